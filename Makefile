@@ -1,0 +1,38 @@
+# make book   make the book; prints where it lies
+# make test   everything that must hold
+# make lab    the chapters in JupyterLab
+# make clean  remove the environment and all that was built
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# An environment is current when it was made from this pyproject.toml; its stamp is named after the contents.
+SUM := $(shell cksum < pyproject.toml | cut -d' ' -f1)
+READER := $(VENV)/.reader-$(SUM)
+TESTER := $(VENV)/.tester-$(SUM)
+
+.PHONY: book test lab clean
+book: $(READER)
+	$(BIN)/invertnb build
+
+test: $(TESTER)
+	$(BIN)/invertnb build
+	$(BIN)/python -m pytest
+
+lab: $(READER)
+	$(BIN)/jupyter lab book
+
+clean:
+	rm -rf $(VENV) _build
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "invertnb needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(READER): $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(TESTER): $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $(READER) $@

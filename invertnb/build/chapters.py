@@ -1,0 +1,165 @@
+"""The chapters of the table of contents, and the content hash that decides whether one must run again."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import hashlib
+import importlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import grimp
+import nbformat
+import yaml
+
+from . import BuildError
+
+PROFILES = ("embedded", "paper")
+# What can change a chapter's output without any file of ours changing.
+PACKAGES = ("torch", "numpy", "matplotlib", "pillow", "ipywidgets")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A notebook of the book with the module of the same name."""
+
+    name: str
+    notebook: Path
+
+    @property
+    def root(self) -> Path:
+        return self.notebook.parent.parent
+
+    @functools.cached_property
+    def module(self) -> ModuleType:
+        try:
+            return importlib.import_module(f"invertnb.chapters.{self.name}")
+        except ModuleNotFoundError as error:
+            raise BuildError(f"chapter {self.name!r} has no module: {error}") from None
+
+    def parameters(self, profile: str, settings: Mapping[str, str]) -> dict[str, Any]:
+        """What papermill injects: the profile's overrides, then ``settings``, validated together.
+
+        Raises:
+            ValueError: an unknown profile or parameter, or a value that its declaration refuses.
+        """
+        if profile not in PROFILES:
+            raise ValueError(f"profile={profile!r}: expected one of {', '.join(PROFILES)}")
+        declared = self.module.Parameters
+        values = dict(self.module.PAPER) if profile == "paper" else {}
+        values |= declared.parse(settings)
+        declared(**values)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def read(self) -> nbformat.NotebookNode:
+        return nbformat.read(self.notebook, as_version=4)
+
+    def fingerprint(self, parameters: Mapping[str, Any]) -> str:
+        """Hash of all that the executed chapter depends on; never of a time stamp.
+
+        Notebook sources and metadata, the chapter's module and every module below it, files beside
+        those modules, the claims, recorded results, parameters, and versions.
+        """
+        notebook = self.read()
+        cells = [[c.cell_type, c.source, dict(c.metadata)] for c in notebook.cells]
+        inputs = {
+            "cells": cells,
+            "parameters": dict(parameters),
+            "files": {str(p.relative_to(self.root)): file_hash(p) for p in self._files(notebook)},
+            "versions": versions(),
+        }
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+    def _files(self, notebook: nbformat.NotebookNode) -> list[Path]:
+        graph = import_graph()
+        modules = {f"invertnb.chapters.{self.name}"} | imported(notebook) & graph.modules
+        for module in list(modules):
+            modules |= graph.find_upstream_modules(module)
+        package = Path(importlib.import_module("invertnb").__file__).parent
+        files: set[Path] = set()
+        for module in modules:
+            stem = package.joinpath(*module.split(".")[1:])
+            source = stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
+            files.add(source)
+            # Templates, weights and the like lie in folders beside the module that reads them.
+            files |= {
+                path
+                for path in (source.parent.glob("static/**/*"))
+                if path.is_file() and "__pycache__" not in path.parts
+            }
+        # An editable install has the package inside the checkout; another install is hashed as well.
+        inside = {p for p in files if p.is_relative_to(self.root)}
+        files = inside or {self.root / "pyproject.toml"}
+        files.add(self.root / "book" / "claims.toml")
+        files |= set((self.root / "book" / "recorded").glob(f"{self.name}*"))
+        return sorted(files)
+
+
+@functools.cache
+def import_graph() -> grimp.ImportGraph:
+    return grimp.build_graph("invertnb", cache_dir=None)
+
+
+def imported(notebook: nbformat.NotebookNode) -> set[str]:
+    """Names of the ``invertnb`` modules that a notebook's code cells import."""
+    names = set()
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        # Magics are not Python; they import nothing of ours.
+        lines = ["" if line.lstrip().startswith(("%", "!")) else line for line in cell.source.split("\n")]
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module)
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "invertnb"}
+
+
+def file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def contents(root: Path) -> list[str]:
+    """All documents of the table of contents, in reading order."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    files = [toc["root"]]
+    for part in toc.get("parts", [toc]):
+        files += [entry["file"] for entry in part.get("chapters", [])]
+    return files
+
+
+def chapters(root: Path) -> dict[str, Chapter]:
+    """The book's executed chapters by name, in reading order."""
+    paths = [root / f"{name}.ipynb" for name in contents(root)]
+    return {path.stem: Chapter(path.stem, path) for path in paths if path.exists()}
+
+
+def chapter(root: Path, name: str) -> Chapter:
+    """The chapter of this name.
+
+    Raises:
+        BuildError: there is none; the message names the nearest.
+    """
+    known = chapters(root)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+        raise BuildError(f"unknown chapter {name!r}: {hint}")
+    return known[name]
+
+

@@ -1,0 +1,202 @@
+"""The command line: ``invertnb build | run | refresh | ledger | doctor``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from ..notebook.project import root as find_root
+from . import BuildError, notebooks
+from .chapters import PROFILES, Chapter, chapter, chapters
+from .execute import Execution, execute, keep, stored, usual_seconds
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command line; what a person must mend is one line and a non-zero exit."""
+    try:
+        app()
+    except (BuildError, ValueError, FileNotFoundError) as error:
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("stopped; run the command again to go on from here")
+        sys.exit(130)
+
+
+@app.command()
+def build() -> None:
+    """Execute the chapters whose inputs changed, collect the ledger and build the HTML book."""
+    from . import gather, html
+
+    root = find_root()
+    with _alone(root):
+        executions = _executions(root, [(c, stored(c, c.fingerprint({}))) for c in chapters(root).values()])
+        rows = gather.collect(executions)
+        identity = html.fingerprint(root, executions)
+        if html.current(root) != identity:
+            console.print("building the HTML")
+            html.build(root, executions, rows, identity)
+        else:
+            console.print("nothing changed")
+    print(root / "_build" / "html" / "index.html")
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(metavar="CHAPTER", help="a chapter's name, as proposition_1")],
+    settings: Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="a parameter")] = [],
+    device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
+    profile: Annotated[str, typer.Option(help=" or ".join(PROFILES))] = "embedded",
+) -> None:
+    """Execute one chapter with other parameters; the book is left as it is."""
+    from . import gather
+
+    root = find_root()
+    asked = chapter(root, name)
+    given = dict(_pair(setting) for setting in settings)
+    if device is not None:
+        given["device"] = device
+    parameters = asked.parameters(profile, given)
+    with _progress([asked]) as on_cell:
+        done = execute(asked, parameters, profile, on_cell(asked))
+    path = root / "_build" / "runs" / f"{name}-{done.about['fingerprint'][:10]}.ipynb"
+    notebooks.write(done.notebook, path)
+    for record in gather.records(done.notebook):
+        print(f"{record['claim']}: {record['value']}: {record['verdict']}")
+    print(path)
+
+
+@app.command()
+def refresh(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[CHAPTER]...", help="default: all")] = None,
+) -> None:
+    """Execute chapters again and rewrite the outputs that are committed with their notebooks."""
+    root = find_root()
+    asked = [chapter(root, name) for name in names] if names else list(chapters(root).values())
+    with _alone(root):
+        for done in _executions(root, [(c, None) for c in asked]):
+            notebooks.write(notebooks.without_frames(done.notebook), done.chapter.notebook)
+
+
+@app.command()
+def ledger(
+    as_json: Annotated[bool, typer.Option("--json", help="a list of objects, for programs")] = False,
+) -> None:
+    """Every claim of the paper with our number and verdict."""
+    from . import gather
+    from ..notebook.claims import show
+
+    rows = gather.latest(find_root())
+    if as_json:
+        print(json.dumps([row.as_json() for row in rows], indent=1, ensure_ascii=False))
+        return
+    for row in rows:
+        ours = show(row.record["value"]) if row.record else "-"
+        print(f"{row.claim.id:32} paper {show(row.claim.paper):>14}  ours {ours:>14}  {row.verdict}")
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed and found here, and which tier it gives."""
+    from .doctor import report
+
+    for name, finding in report(find_root()):
+        print(f"{name:28} {finding}")
+
+
+def _pair(setting: str) -> tuple[str, str]:
+    name, equals, value = setting.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--set {setting!r}: expected name=value")
+    return name, value
+
+
+def _executions(root: Path, wanted: list[tuple[Chapter, Execution | None]]) -> list[Execution]:
+    """Execute the chapters that have no execution yet; keep each as soon as it is done."""
+    todo = [asked for asked, done in wanted if done is None]
+    results = []
+    with _progress(todo) as on_cell:
+        for asked, done in wanted:
+            if done is None:
+                done = execute(asked, {}, on_cell=on_cell(asked))
+                keep(done)
+                console.print(f"{asked.name}: executed in {done.about['seconds']:.1f} s")
+            results.append(done)
+    return results
+
+
+@contextmanager
+def _progress(todo: list[Chapter]):
+    """A bar that names the chapter at work and the time left, judged by how long chapters took before."""
+    usual = {c.name: usual_seconds(c) for c in todo}
+    total = sum(usual.values())
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}")
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=max(total, 1e-9), left="", visible=bool(todo))
+
+        def on_cell(asked: Chapter):
+            index = [c.name for c in todo].index(asked.name)
+            before = sum(usual[c.name] for c in todo[:index])
+            start = time.monotonic()
+
+            def show(cell: int, cells: int) -> None:
+                # Once the chapter has outrun its usual time, what is left of it follows from its pace.
+                spent = time.monotonic() - start
+                here = max(usual[asked.name] - spent, spent * (cells - cell) / max(cell, 1) / 4)
+                left = (0 if cell == cells else here) + total - before - usual[asked.name]
+                done = before + usual[asked.name] * cell / cells
+                label = f"{index + 1}/{len(todo)} {asked.name}, cell {cell}/{cells}"
+                minutes, seconds = divmod(round(left), 60)
+                bar.update(task, completed=done, description=label, left=f"about {minutes}:{seconds:02d} left")
+
+            show(0, 1)
+            return show
+
+        yield on_cell
+
+
+@contextmanager
+def _alone(root: Path):
+    """One build at a time in this folder; a lock of the system, so that a killed build leaves none."""
+    (root / "_build").mkdir(exist_ok=True)
+    lock = FileLock(root / "_build" / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        console.print("another build is at work in this folder; waiting for it")
+        lock.acquire()
+    try:
+        _sweep(root / "_build")
+        yield
+    finally:
+        lock.release()
+
+
+def _sweep(build: Path) -> None:
+    """Remove what a killed build left behind; only called under the lock."""
+    import shutil
+
+    for left in (*build.glob("stage-*"), *build.glob("run-*")):
+        # `invertnb run` needs no lock: what a live process may still use is left alone.
+        if time.time() - left.stat().st_mtime > 6 * 3600 or left.name.startswith("stage-"):
+            shutil.rmtree(left, ignore_errors=True)
+    for left in build.glob(".html-*"):
+        left.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()

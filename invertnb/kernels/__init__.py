@@ -1,0 +1,1 @@
+"""The computations underneath: pooling with switches, selection, the Lanczos process."""

@@ -1,0 +1,20 @@
+"""What a chapter needs beside the core: parameters, figures, explorers and the ledger."""
+
+from .explorer import Choice, Explorer, Slider, View
+from .figures import PALETTE, figure
+from .ledger import Record, Records, record
+from .parameters import Parameters, parameter
+
+__all__ = [
+    "PALETTE",
+    "Choice",
+    "Explorer",
+    "Parameters",
+    "Record",
+    "Records",
+    "Slider",
+    "View",
+    "figure",
+    "parameter",
+    "record",
+]

@@ -1,0 +1,167 @@
+"""Recording what a chapter found about a claim of the paper.
+
+``record`` is called in a notebook cell. What it returns shows itself beside the claim and its verdict,
+and carries the numbers in a MIME type of its own, from which the build gathers the ledger.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from . import claims as book
+
+MIME = "application/vnd.invertnb.records+json"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came out under one reading of the paper's text."""
+
+    name: str
+    value: float | bool
+    spread: book.Spread = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One claim with our value; shows itself in a notebook."""
+
+    claim: book.Claim
+    value: float | bool
+    spread: book.Spread
+    verdict: str
+    readings: tuple[Reading, ...] = field(default=())
+    note: str = ""
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        return Records((self,))._repr_mimebundle_(include, exclude)
+
+
+class Records(tuple):
+    """Several records, shown as one table."""
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        return {
+            "text/plain": "\n".join(_plain(record) for record in self),
+            "text/html": _table(self),
+            MIME: [_payload(record) for record in self],
+        }
+
+
+def record(
+    claim: str,
+    value: float | bool,
+    spread: float | tuple[float, float] | None = None,
+    *,
+    shape: bool | None = None,
+    readings: Mapping[str, Any] | None = None,
+    note: str = "",
+) -> Record:
+    """Record our ``value`` for a claim of ``book/claims.toml`` and judge it by the claim's rule.
+
+    Args:
+        claim: the claim's id, as ``"table4.random.(2,1)"``.
+        value: our number under the claim's stated reading; for a statement, whether it held.
+        spread: standard deviation over seeds, or the range (low, high) that was seen.
+        shape: whether the trend held where the value does not; gives the verdict "shape only".
+        readings: other readings of the text, ``{name: value or (value, spread)}``; each is judged too.
+        note: what a reader must know beside the number.
+
+    Raises:
+        ValueError: unknown claim, a value that is not finite, or of a kind that the rule cannot judge.
+    """
+    entry = book.find(book.load(), claim)
+    value, spread = _number(claim, value), _spread(claim, spread)
+    others = []
+    for name, given in (readings or {}).items():
+        other, width = given if isinstance(given, tuple) else (given, None)
+        other, width = _number(claim, other), _spread(claim, width)
+        others.append(Reading(name, other, width, entry.judge(other, width)))
+    return Record(entry, value, spread, entry.judge(value, spread, shape), tuple(others), note)
+
+
+def _number(claim: str, value: Any) -> float | bool:
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"value={value!r} of claim {claim!r}: expected a finite number or True/False")
+    # Six digits: more than any page shows, few enough to be equal on every machine.
+    return float(f"{value:.6g}")
+
+
+def _spread(claim: str, spread: Any) -> book.Spread:
+    if spread is None:
+        return None
+    if isinstance(spread, (tuple, list)):
+        low, high = (_number(claim, end) for end in spread)
+        return (low, high)
+    return _number(claim, spread)
+
+
+def anchor(claim: str) -> str:
+    """The id of the place where a claim is recorded in the built page."""
+    return "record-" + re.sub(r"[^a-z0-9]+", "-", claim.lower()).strip("-")
+
+
+def _payload(record: Record) -> dict[str, Any]:
+    return {
+        "claim": record.claim.id,
+        "value": record.value,
+        "spread": list(record.spread) if isinstance(record.spread, tuple) else record.spread,
+        "verdict": record.verdict,
+        "readings": [
+            {**asdict(r), "spread": list(r.spread) if isinstance(r.spread, tuple) else r.spread}
+            for r in record.readings
+        ],
+        "note": record.note,
+    }
+
+
+def _ours(value: float | bool, spread: book.Spread) -> str:
+    return f"{book.show(value)} {book.show_spread(spread)}".strip()
+
+
+def _plain(record: Record) -> str:
+    lines = [
+        f"{record.claim.id}: paper {book.show(record.claim.paper)}; "
+        f"ours {_ours(record.value, record.spread)} ({record.claim.reading}): {record.verdict}"
+    ]
+    lines += [f"    {r.name}: {_ours(r.value, r.spread)}: {r.verdict}" for r in record.readings]
+    return "\n".join(lines + ([f"    {record.note}"] if record.note else []))
+
+
+def badge(verdict: str) -> str:
+    """A verdict as a coloured word."""
+    return f'<span class="verdict verdict-{verdict.replace(" ", "-").lower()}">{html.escape(verdict)}</span>'
+
+
+def _table(records: Records) -> str:
+    rows = []
+    for record in records:
+        claim = record.claim
+        rows.append(
+            f'<tr id="{anchor(claim.id)}"><th scope="row">{html.escape(claim.place)}: '
+            f"{html.escape(claim.statement)} <code>{html.escape(claim.id)}</code></th>"
+            f"<td>{html.escape(book.show(claim.paper))}</td>"
+            f"<td>{html.escape(_ours(record.value, record.spread))}</td><td>{badge(record.verdict)}</td></tr>"
+        )
+        rows += [
+            f'<tr class="reading"><th scope="row">{html.escape(r.name)}</th><td></td>'
+            f"<td>{html.escape(_ours(r.value, r.spread))}</td><td>{badge(r.verdict)}</td></tr>"
+            for r in record.readings
+        ]
+        if record.note:
+            rows.append(f'<tr class="reading"><td colspan="4">{html.escape(record.note)}</td></tr>')
+    return (
+        '<div class="ledger-records"><table><thead><tr><th scope="col">claim</th><th scope="col">paper</th>'
+        '<th scope="col">ours</th><th scope="col">verdict</th></tr></thead><tbody>'
+        + "".join(rows)
+        + "</tbody></table></div>"
+    )
