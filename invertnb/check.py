@@ -53,6 +53,13 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
+def instance(name: str, value: Any, kind: type) -> Any:
+    """An object of this class."""
+    if not isinstance(value, kind):
+        fail(name, value, f"a {kind.__name__}")
+    return value
+
+
 def choice(name: str, value: Any, options: Sequence[str]) -> str:
     """One of the given strings."""
     if not isinstance(value, str) or value not in options:
@@ -88,13 +95,21 @@ def generator(name: str, value: Any) -> torch.Generator:
     return value
 
 
-def array(name: str, value: Any, shape: Sequence[int | str]) -> Tensor:
-    """A non-empty, finite float32 or float64 tensor; a str in `shape` names a free axis."""
+def array(
+    name: str, value: Any, shape: Sequence[int | str], like: tuple[str, Tensor] | None = None
+) -> Tensor:
+    """A non-empty, finite float32 or float64 tensor; a str in `shape` names a free axis.
+
+    like=(other's name, other) asks for the dtype and the device of another tensor too.
+    """
     layout = "(" + ", ".join(map(str, shape)) + ")"
     if not isinstance(value, Tensor):
         fail(name, value, f"a tensor of shape {layout}")
     if value.dtype not in DTYPES:
         fail(name, value, "dtype float32 or float64")
+    if like and (value.dtype, value.device) != (like[1].dtype, like[1].device):
+        kind = str(like[1].dtype).removeprefix("torch.")
+        fail(name, value, f"{kind} on {like[1].device} like {like[0]}")
     fits = value.dim() == len(shape) and all(
         isinstance(want, str) or want == have
         for want, have in zip(shape, value.shape, strict=True)
@@ -104,14 +119,6 @@ def array(name: str, value: Any, shape: Sequence[int | str]) -> Tensor:
     if not torch.isfinite(value).all():
         bad = value[~torch.isfinite(value)][0].item()
         fail(name, value, f"finite entries, but found {bad}")
-    return value
-
-
-def like(name: str, value: Tensor, other_name: str, other: Tensor) -> Tensor:
-    """A tensor with the dtype and the device of another one."""
-    if value.dtype != other.dtype or value.device != other.device:
-        kind = str(other.dtype).removeprefix("torch.")
-        fail(name, value, f"{kind} on {other.device} like {other_name}")
     return value
 
 

@@ -40,13 +40,14 @@ def coherence(
 
 
 def _largest_product(filters: Tensor, signed: bool, shifts: str) -> Tensor:
-    K, centre = filters.shape[0], filters.shape[-1] - 1
+    K = filters.shape[0]
     if shifts == "zero":
         products = filters.flatten(1) @ filters.flatten(1).T
         same = torch.eye(K, dtype=torch.bool, device=filters.device)
     else:
         products = FilterBank(filters).gram()
-        same = torch.zeros_like(products, dtype=torch.bool)
-        same.flatten(2)[range(K), range(K), same[0, 0].numel() // 2] = True  # the zero shift
+        centre = (filters.shape[-1] - 1,) * (filters.dim() - 2)  # the zero shift
+        same = torch.zeros(products.shape, dtype=torch.bool, device=filters.device)
+        same[(range(K), range(K), *centre)] = True
     size = products if signed else products.abs()
     return size.masked_fill(same, -torch.inf).max()

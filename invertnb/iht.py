@@ -71,8 +71,8 @@ def iht(
     Warns:
         RuntimeWarning: some samples diverged, with their number.
     """
-    first = bank.analysis(x)
-    if not isinstance(model, ModelSparse) or model.dims != bank.dims:
+    first = check.instance("bank", bank, FilterBank).analysis(x)
+    if check.instance("model", model, ModelSparse).dims != bank.dims:
         check.fail("model", model, f"a ModelSparse over {bank.dims}-D codes")
     model._blocks(bank.K, tuple(first.shape[2:]))
     if step != "normalized":

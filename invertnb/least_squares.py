@@ -11,8 +11,9 @@ from torch import Tensor
 from invertnb import check
 from invertnb.operators import FilterBank
 
-# Above this many entries in a support the normal equations are solved by iteration.
-DENSE_SUPPORT = 1024
+# Above this many entries in a support the normal equations are solved by iteration; below it,
+# that many matrix entries are built at a time.
+DENSE_SUPPORT, DENSE_ENTRIES = 512, 2**22
 
 
 def least_squares(x: Tensor, bank: FilterBank, support: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def least_squares(x: Tensor, bank: FilterBank, support: Tensor) -> Tensor:
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, NaN or infinite x.
     """
-    correlations = bank.analysis(x)
+    correlations = check.instance("bank", bank, FilterBank).analysis(x)
     check.mask("support", support, correlations.shape, x.device)
     return _least_squares(x, bank, support, correlations)
 
@@ -48,7 +49,12 @@ def _least_squares(
     if bank.padding or size > DENSE_SUPPORT:
         return _conjugate_gradients(x, bank, support, correlations)
     gram = bank.gram() if gram is None else gram
-    code, failed = _cholesky(gram, bank, support, correlations, size)
+    chunk = max(1, DENSE_ENTRIES // size**2)
+    parts = [
+        _cholesky(gram, bank, s, c, size)
+        for s, c in zip(support.split(chunk), correlations.split(chunk), strict=True)
+    ]
+    code, failed = (torch.cat(part) for part in zip(*parts, strict=True))
     if failed.any():
         exact = _conjugate_gradients(x[failed], bank, support[failed], correlations[failed])
         code = code.index_copy(0, failed.nonzero().squeeze(1), exact)

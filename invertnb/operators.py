@@ -123,16 +123,15 @@ class FilterBank:
     def analysis(self, x: Tensor) -> Tensor:
         """W x: (batch, M, D) to codes (batch, K, n), or (batch, M, H, W) to (batch, K, n1, n2)."""
         axes = ("D",) if self.dims == 1 else ("H", "W")
-        check.array("x", x, ("batch", self.M, *axes))
-        check.like("x", x, "weight", self.weight)
+        check.array("x", x, ("batch", self.M, *axes), like=("weight", self.weight))
         self.code_size(x.shape[2] if self.dims == 1 else tuple(x.shape[2:]))
         return self._analysis(x)
 
     def synthesis(self, z: Tensor, size: Size) -> Tensor:
         """W^T z: codes (batch, K, n) or (batch, K, n1, n2) back to signals of size D or (H, W)."""
         n = self.code_size(size)
-        check.array("z", z, ("batch", self.K, *((n,) if self.dims == 1 else n)))
-        check.like("z", z, "weight", self.weight)
+        shape = ("batch", *_shape(self.K, n))
+        check.array("z", z, shape, like=("weight", self.weight))
         return self._synthesis(z)
 
     # The two convolutions without checks, for loops whose arguments were checked once.

@@ -73,34 +73,29 @@ class Chapter:
         inputs = {
             "cells": cells,
             "parameters": dict(parameters),
-            "files": {str(p.relative_to(self.root)): file_hash(p) for p in self._files(notebook)},
+            "files": {name: file_hash(path) for name, path in self._files(notebook).items()},
             "versions": versions(),
         }
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
-    def _files(self, notebook: nbformat.NotebookNode) -> list[Path]:
+    def _files(self, notebook: nbformat.NotebookNode) -> dict[str, Path]:
         graph = import_graph()
         modules = {f"invertnb.chapters.{self.name}"} | imported(notebook) & graph.modules
         for module in list(modules):
             modules |= graph.find_upstream_modules(module)
         package = Path(importlib.import_module("invertnb").__file__).parent
-        files: set[Path] = set()
+        files = set()
         for module in modules:
             stem = package.joinpath(*module.split(".")[1:])
             source = stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
-            files.add(source)
-            # Templates, weights and the like lie in folders beside the module that reads them.
-            files |= {
-                path
-                for path in (source.parent.glob("static/**/*"))
-                if path.is_file() and "__pycache__" not in path.parts
-            }
-        # An editable install has the package inside the checkout; another install is hashed as well.
-        inside = {p for p in files if p.is_relative_to(self.root)}
-        files = inside or {self.root / "pyproject.toml"}
-        files.add(self.root / "book" / "claims.toml")
-        files |= set((self.root / "book" / "recorded").glob(f"{self.name}*"))
-        return sorted(files)
+            # Templates and the like lie in a folder `static` beside the module that reads them.
+            beside = (path for path in source.parent.glob("static/**/*") if path.is_file())
+            files |= {source, *beside}
+        named = {str(path.relative_to(package.parent)): path for path in files}
+        recorded = sorted((self.root / "book" / "recorded").glob(f"{self.name}*"))
+        for path in (self.root / "book" / "claims.toml", *recorded):
+            named[str(path.relative_to(self.root))] = path
+        return named
 
 
 @functools.cache

@@ -20,7 +20,10 @@ from . import BuildError, notebooks
 from .chapters import PROFILES, Chapter, chapter, chapters
 from .execute import Execution, execute, keep, stored, usual_seconds
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+README_TAG, README_PICTURE = "readme", "book/_static/readme.png"
 console = Console(stderr=True, highlight=False)
 
 
@@ -89,6 +92,9 @@ def refresh(
     with _alone(root):
         for done in _executions(root, [(c, None) for c in asked]):
             notebooks.write(notebooks.without_frames(done.notebook), done.chapter.notebook)
+            # The picture of README.md is the output of a tagged cell, so that it cannot go stale.
+            if front := notebooks.picture(done.notebook, README_TAG):
+                notebooks.write_bytes(front, root / README_PICTURE)
 
 
 @app.command()

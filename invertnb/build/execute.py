@@ -98,6 +98,8 @@ def execute(
     """
     build = chapter.root / "_build"
     build.mkdir(exist_ok=True)
+    # Taken before the run: a file that changes during it must count as a change.
+    fingerprint = chapter.fingerprint(parameters)
     with tempfile.TemporaryDirectory(dir=build, prefix="run-") as scratch:
         partial = Path(scratch) / chapter.notebook.name
         start = time.monotonic()
@@ -126,7 +128,7 @@ def execute(
         notebook = notebooks.without_noise(nbformat.read(partial, as_version=4))
     notebook.metadata["invertnb"] = {
         "chapter": chapter.name,
-        "fingerprint": chapter.fingerprint(parameters),
+        "fingerprint": fingerprint,
         "seconds": round(seconds, 1),
         "profile": profile,
         "parameters": all_parameters(chapter, parameters),
@@ -147,7 +149,7 @@ class _environment:
     def __init__(self, scratch: Path) -> None:
         profile = scratch / "ipython" / "profile_default"
         profile.mkdir(parents=True)
-        (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40\n")
+        (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 50\n")
         self.changes = {
             "INVERTNB_FRAMES": "1",
             "IPYTHONDIR": str(scratch / "ipython"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import tempfile
 from pathlib import Path
@@ -45,11 +46,26 @@ def without_frames(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+def picture(notebook: nbformat.NotebookNode, tag: str) -> bytes | None:
+    """The PNG that the first cell with this tag shows, if there is one."""
+    for cell in notebook.cells:
+        if tag in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    return base64.b64decode(output.data["image/png"])
+    return None
+
+
 def write(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Write a notebook whole or not at all."""
+    write_bytes((nbformat.writes(notebook) + "\n").encode(), path)
+
+
+def write_bytes(content: bytes, path: Path) -> None:
+    """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(nbformat.writes(notebook) + "\n")
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
     os.chmod(part, 0o644)
     os.replace(part, path)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
-from itertools import groupby
 from typing import Any
 
 from ..notebook.claims import show, show_spread
@@ -26,41 +26,67 @@ def substitutions(rows: Iterable[Row]) -> dict[str, dict[str, str]]:
         identity, record = row.claim.id, row.record
         ours[identity] = _ours(record) if record else "not yet recorded"
         verdict[identity] = badge(row.verdict)
-        cell[identity] = f"[the cell]({row.link})" if row.link else ""
+        # HTML, since a Markdown link would be taken for a reference to a source file.
+        cell[identity] = f'<a href="{row.link}">the cell</a>' if row.link else ""
         for reading in record["readings"] if record else []:
             ours[f"{identity}/{reading['name']}"] = _ours(reading)
             verdict[f"{identity}/{reading['name']}"] = badge(reading["verdict"])
     return {"ours": ours, "verdict": verdict, "cell": cell}
 
 
+# Headings of the ledger page, by how a claim's place begins.
+PARTS = (
+    ("Section 3", ("Proposition", "Theorem 3", "Corollary", "Section 3")),
+    ("Appendices A and B", ("Appendix", "Lemma", "Theorem A")),
+    ("Footnotes", ("Footnote",)),
+)
+
+
+def part(place: str) -> str:
+    """The heading that a place of the paper stands under: "Section 2.3, Algorithm 1" gives "Section 2"."""
+    for heading, starts in PARTS:
+        if place.startswith(starts):
+            return heading
+    return re.match(r"\w+ \d+", place)[0]
+
+
 def ledger(rows: list[Row]) -> str:
     """The ledger page's tables, one a part of the paper, after a count of verdicts."""
     counts = Counter(row.verdict for row in rows)
     total = " ".join(f"{badge(verdict)} {count}" for verdict, count in counts.most_common())
-    parts = [f'<p class="ledger-counts">{len(rows)} claims: {total}</p>']
-    for place, group in groupby(rows, key=lambda row: row.claim.place):
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(part(row.claim.place), []).append(row)
+    tables = [_raw(f'<p class="ledger-counts">{len(rows)} claims: {total}</p>')]
+    for heading, group in groups.items():
+        head = ("claim", "paper", "ours", "verdict", "how")
         body = "".join(_ledger_row(row) for row in group)
-        parts.append(
-            f'<section class="ledger-place"><h3>{escape(place)}</h3><div class="ledger-scroll" tabindex="0" '
-            f'role="region" aria-label="Claims of {escape(place)}"><table class="ledger"><thead><tr>'
-            '<th scope="col">claim</th><th scope="col">paper</th><th scope="col">ours</th>'
-            '<th scope="col">verdict</th><th scope="col">how</th></tr></thead>'
-            f"<tbody>{body}</tbody></table></div></section>"
-        )
-    return _raw("\n".join(parts))
+        tables.append(f"## {heading}\n\n{_raw(_table(f'Claims of {heading}', head, body))}")
+    return "\n".join(tables)
+
+
+def _table(label: str, head: tuple[str, ...], body: str) -> str:
+    columns = "".join(f'<th scope="col">{name}</th>' for name in head)
+    # Wide tables scroll by themselves on a phone; the tab stop lets a keyboard do it.
+    return (
+        f'<div class="ledger-scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
+        f'<table class="ledger"><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def _ledger_row(row: Row) -> str:
     claim, record = row.claim, row.record
-    name = f'<th scope="row">{escape(claim.statement)}<br><code>{escape(claim.id)}</code></th>'
+    name = (
+        f'<th scope="row">{escape(claim.statement)}<br>'
+        f"<small>{escape(claim.place)}, <code>{escape(claim.id)}</code></small></th>"
+    )
     paper = f"<td>{escape(show(claim.paper))}</td>"
     if not record:
         wait = f"tier: {escape(claim.tier)}; chapter to come"
         return f"<tr>{name}{paper}<td>–</td><td>{badge(row.verdict)}</td><td>{wait}</td></tr>"
     about = row.about
-    settings = ", ".join(f"{key} {_plain(value)}" for key, value in about["parameters"].items())
     how = (
-        f'<a href="{row.link}">{escape(about["chapter"])}</a><br><small>{escape(settings)}<br>'
+        f'<a href="{row.link}">{escape(about["chapter"])}</a><br><small>{_settings(about)}<br>'
         f"hash <code>{about['fingerprint'][:10]}</code></small>"
     )
     ours = _ours(record) + (f"<br><small>{escape(claim.reading)}</small>" if record["readings"] else "")
@@ -78,35 +104,36 @@ def _ledger_row(row: Row) -> str:
 def status(executions: Iterable[Execution]) -> str:
     """The status page's tables: how long each chapter took, with what, on which versions."""
     executions = list(executions)
-    rows = "".join(_status_row(e) for e in executions)
+    head = ("chapter", "seconds", "limit", "code cells", "profile", "parameters", "hash")
     total = sum(e.about["seconds"] for e in executions)
+    body = "".join(_status_row(e) for e in executions)
+    body += f'<tr><th scope="row">all chapters</th><td>{total:.1f}</td><td colspan="5"></td></tr>'
     versions = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(number)}</td></tr>"
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(number)}</td></tr>'
         for name, number in executions[0].about["versions"].items()
     )
-    return _raw(
-        '<div class="ledger-scroll" tabindex="0" role="region" aria-label="Execution of the chapters">'
-        '<table class="ledger"><thead><tr><th scope="col">chapter</th><th scope="col">seconds</th>'
-        '<th scope="col">limit</th><th scope="col">code cells</th><th scope="col">profile</th>'
-        '<th scope="col">parameters</th><th scope="col">hash</th></tr></thead>'
-        f"<tbody>{rows}</tbody><tfoot><tr><th scope='row'>all chapters</th><td>{total:.1f}</td>"
-        "<td colspan='5'></td></tr></tfoot></table></div>"
-        f"<table class='ledger'><thead><tr><th scope='col'>package</th><th scope='col'>version</th></tr></thead>"
-        f"<tbody>{versions}</tbody></table>"
+    return "\n".join(
+        (
+            _raw(_table("Execution of the chapters", head, body)),
+            _raw(_table("Versions", ("package", "version"), versions)),
+        )
     )
 
 
 def _status_row(execution: Execution) -> str:
     about = execution.about
-    settings = ", ".join(f"{key} {_plain(value)}" for key, value in about["parameters"].items())
-    late = about["seconds"] > CHAPTER_LIMIT_S
+    late = " (over)" if about["seconds"] > CHAPTER_LIMIT_S else ""
     cells = sum(cell.cell_type == "code" for cell in execution.notebook.cells)
     return (
         f'<tr><th scope="row"><a href="{about["chapter"]}.html">{escape(about["chapter"])}</a></th>'
-        f"<td>{about['seconds']:.1f}{' (over)' if late else ''}</td><td>{CHAPTER_LIMIT_S}</td><td>{cells}</td>"
-        f"<td>{about['profile']}</td><td>{escape(settings)}</td>"
+        f"<td>{about['seconds']:.1f}{late}</td><td>{CHAPTER_LIMIT_S}</td><td>{cells}</td>"
+        f"<td>{about['profile']}</td><td>{_settings(about)}</td>"
         f"<td><code>{about['fingerprint'][:10]}</code></td></tr>"
     )
+
+
+def _settings(about: Mapping[str, Any]) -> str:
+    return escape(", ".join(f"{key} {_plain(value)}" for key, value in about["parameters"].items()))
 
 
 def _ours(entry: Any) -> str:

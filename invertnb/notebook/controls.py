@@ -72,7 +72,7 @@ class Slider:
         default = values[0] if self.default is None else plain(self.default)
         if default not in values:
             raise _not_among(default, values, f"default of slider {self.name!r}")
-        more = _numbers(self.live or (), self.name, "live values")
+        more = _numbers(() if self.live is None else self.live, self.name, "live values")
         live = tuple(sorted({*values, *more}))
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "default", values[values.index(default)])

@@ -211,12 +211,12 @@ def _frames_wanted() -> bool:
 def _live_control(control: Slider | Choice) -> ipywidgets.Widget:
     options = [(control.text(value), value) for value in control.live]
     kwargs = {"options": options, "value": control.default, "description": control.label}
-    kwargs["style"] = {"description_width": "initial"}
+    style = {"description_width": "initial"}
     if isinstance(control, Slider):
-        return ipywidgets.SelectionSlider(continuous_update=False, **kwargs)
+        return ipywidgets.SelectionSlider(continuous_update=False, style=style, **kwargs)
     if len(options) > faces.RADIO_OPTIONS:
-        return ipywidgets.Dropdown(**kwargs)
-    return ipywidgets.ToggleButtons(**kwargs)
+        return ipywidgets.Dropdown(style=style, **kwargs)
+    return ipywidgets.ToggleButtons(style=style | {"button_width": "auto"}, **kwargs)
 
 
 def _checked_controls(controls: Sequence[Slider | Choice]) -> tuple[Slider | Choice, ...]:

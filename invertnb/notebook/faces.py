@@ -195,7 +195,8 @@ def _payload(explorer) -> dict:
                 "size": frame.size,
                 "alt": frame.alt,
                 "values": frame.values,
-                "shown": [shown(value) for value in frame.values.values()],
+                # Pairs, since a script would move labels like "2" to the front of a mapping.
+                "shown": [(label, shown(value)) for label, value in frame.values.items()],
             }
         )
     controls = [

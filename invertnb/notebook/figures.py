@@ -66,8 +66,6 @@ class Figure(MatplotlibFigure):
     def _repr_png_(self) -> bytes:
         return png(rasterise(self))
 
-    # IPython asks for the bundle first, so that the PNG printer which matplotlib's inline backend
-    # registers for every figure cannot take over.
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         data = {"text/plain": repr(self), "image/png": self._repr_png_()}
         # No height: it would be kept where the width of a phone shrinks the picture.

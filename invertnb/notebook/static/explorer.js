@@ -34,13 +34,12 @@
       input.parentElement.querySelector("output").textContent = texts[axis];
     });
     image.src = pictures[frame.picture];
-    image.alt = frame.alt;
+    
     [image.width, image.height] = frame.size;
     root.querySelector(".ix-point").textContent = data.controls
       .map((control, axis) => `${control.label}: ${texts[axis]}`)
       .join("; ");
-    const labels = Object.keys(frame.values);
-    values.replaceChildren(...labels.map((label, i) => entry(label, frame.shown[i])));
+    values.replaceChildren(...frame.shown.map(([label, text]) => entry(label, text)));
   };
 
   root.classList.add("ix-live");
