@@ -20,9 +20,13 @@ def without_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.metadata.pop(key, None)
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
+        if "outputs" in cell:
+            cell.outputs = _joined(cell.outputs)
         for output in cell.get("outputs", []):
             # The model behind a widget view has a random id and is gone with its kernel.
             output.get("data", {}).pop(WIDGET, None)
+        if cell.get("outputs"):
+            cell.outputs = _whole_streams(cell.outputs)
     for key in ("papermill", "widgets", "execution"):
         notebook.metadata.pop(key, None)
     notebook.metadata["kernelspec"] = {
@@ -32,6 +36,30 @@ def without_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     }
     notebook.metadata["language_info"] = {"name": "python"}
     return notebook
+
+
+def _whole_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The outputs with neighboring pieces of one stream joined: where it breaks is a matter of timing."""
+    whole: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        last = whole[-1] if whole else {}
+        if output.output_type == "stream" and last.get("name") == output.name:
+            last.text += output.text
+        else:
+            whole.append(output)
+    return whole
+
+
+def _joined(outputs: list) -> list:
+    """Neighbouring pieces of one stream as one output: where a kernel cuts them is chance."""
+    joined: list = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if last and output.output_type == "stream" and last.get("name") == output.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def without_frames(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

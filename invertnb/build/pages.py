@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from ..notebook.claims import show, show_spread
-from ..notebook.ledger import badge
+from ..notebook.claims import Spread, show, show_ours, show_spread
+from ..notebook.ledger import badge, result
 from .execute import Execution
 from .gather import Row
 
@@ -19,19 +19,22 @@ CHAPTER_LIMIT_S = 30
 def substitutions(rows: Iterable[Row]) -> dict[str, dict[str, str]]:
     """What prose pages may quote: ``{{ ours["figure2.c"] }}``, ``{{ verdict["..."] }}``, ``{{ cell["..."] }}``.
 
-    ``ours`` also holds each other reading, as ``ours["figure2.c/true support given"]``.
+    ``spread`` holds a record's spread alone. All but ``cell`` also hold the other readings, as
+    ``ours["figure2.c/true support given"]``.
     """
-    ours, verdict, cell = {}, {}, {}
+    ours, spread, verdict, cell = {}, {}, {}, {}
     for row in rows:
         identity, record = row.claim.id, row.record
         ours[identity] = _ours(record) if record else "not yet recorded"
+        spread[identity] = show_spread(_spread(record)) if record else ""
         verdict[identity] = badge(row.verdict)
         # HTML, since a Markdown link would be taken for a reference to a source file.
         cell[identity] = f'<a href="{row.link}">the cell</a>' if row.link else ""
         for reading in record["readings"] if record else []:
             ours[f"{identity}/{reading['name']}"] = _ours(reading)
+            spread[f"{identity}/{reading['name']}"] = show_spread(_spread(reading))
             verdict[f"{identity}/{reading['name']}"] = badge(reading["verdict"])
-    return {"ours": ours, "verdict": verdict, "cell": cell}
+    return {"ours": ours, "spread": spread, "verdict": verdict, "cell": cell}
 
 
 # Headings of the ledger page, by how a claim's place begins.
@@ -80,21 +83,23 @@ def _ledger_row(row: Row) -> str:
         f'<th scope="row">{escape(claim.statement)}<br>'
         f"<small>{escape(claim.place)}, <code>{escape(claim.id)}</code></small></th>"
     )
-    paper = f"<td>{escape(show(claim.paper))}</td>"
+    paper = f'<td data-label="paper">{escape(show(claim.paper))}</td>'
     if not record:
         wait = f"tier: {escape(claim.tier)}; chapter to come"
-        return f"<tr>{name}{paper}<td>–</td><td>{badge(row.verdict)}</td><td>{wait}</td></tr>"
+        verdict = f'<td data-label="verdict">{badge(row.verdict)}</td>'
+        return f'<tr>{name}{paper}<td data-label="ours">–</td>{verdict}<td>{wait}</td></tr>'
     about = row.about
     how = (
-        f'<a href="{row.link}">{escape(about["chapter"])}</a><br><small>{_settings(about)}<br>'
-        f"hash <code>{about['fingerprint'][:10]}</code></small>"
+        f'<td><a href="{row.link}">{escape(about["chapter"])}</a>'
+        f"<details><summary>parameters</summary><small>{_settings(about)}<br>"
+        f"hash <code>{about['fingerprint'][:10]}</code></small></details></td>"
     )
-    ours = _ours(record) + (f"<br><small>{escape(claim.reading)}</small>" if record["readings"] else "")
-    lines = [f"<tr>{name}{paper}<td>{ours}</td><td>{badge(row.verdict)}</td><td>{how}</td></tr>"]
+    reading = "" if claim.reading == "as stated" else f"<br><small>{escape(claim.reading)}</small>"
+    lines = [f"<tr>{name}{paper}{result(record['value'], _spread(record), row.verdict, reading)}{how}</tr>"]
     lines += [
-        f'<tr class="reading"><th scope="row">{escape(reading["name"])}</th><td></td>'
-        f"<td>{_ours(reading)}</td><td>{badge(reading['verdict'])}</td><td></td></tr>"
-        for reading in record["readings"]
+        f'<tr class="reading"><th scope="row">{escape(other["name"])}</th><td></td>'
+        f"{result(other['value'], _spread(other), other['verdict'])}<td></td></tr>"
+        for other in record["readings"]
     ]
     if record["note"]:
         lines.append(f'<tr class="reading"><td colspan="5">{escape(record["note"])}</td></tr>')
@@ -136,9 +141,12 @@ def _settings(about: Mapping[str, Any]) -> str:
     return escape(", ".join(f"{key} {_plain(value)}" for key, value in about["parameters"].items()))
 
 
-def _ours(entry: Any) -> str:
-    spread = tuple(entry["spread"]) if isinstance(entry["spread"], list) else entry["spread"]
-    return escape(f"{show(entry['value'])} {show_spread(spread)}".strip())
+def _ours(entry: Mapping[str, Any]) -> str:
+    return escape(show_ours(entry["value"], _spread(entry)))
+
+
+def _spread(entry: Mapping[str, Any]) -> Spread:
+    return tuple(entry["spread"]) if isinstance(entry["spread"], list) else entry["spread"]
 
 
 def _plain(value: Any) -> str:

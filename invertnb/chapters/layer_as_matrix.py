@@ -103,8 +103,8 @@ def compute(parameters: Parameters) -> Data:
 
 def normal(bank: FilterBank, size: int) -> Tensor:
     """W^T W, (M D) x (M D): its eigenvalues are the squared singular values of W."""
-    W = bank.matrix(size)
-    return W.T @ W
+    impulses = torch.eye(bank.M * size, dtype=torch.float64, device=bank.weight.device)
+    return bank.synthesis(bank.analysis(impulses.view(-1, bank.M, size)), size).flatten(1)
 
 
 def edges(K: int, M: int) -> tuple[float, float]:
@@ -217,8 +217,9 @@ def draw(data: Data) -> Figure:
     _draw_spectrum(left, data.eigenvalues.flatten().numpy(), K, M)
     left.legend(frameon=False, fontsize=9)
     d = np.arange(data.size)
-    right.plot(d, data.coverage / data.coverage.max(), color=PALETTE["black"], label="coverage")
-    right.bar(d, data.weak_energy, width=0.8, color=PALETTE["vermillion"], alpha=0.8,
+    coverage, energy = data.coverage.numpy(), data.weak_energy.numpy()
+    right.plot(d, coverage / coverage.max(), color=PALETTE["black"], label="coverage")
+    right.bar(d, energy, width=0.8, color=PALETTE["vermillion"], alpha=0.8,
               label="weak directions")  # fmt: skip
     right.set_ylim(0, 1.4)
     right.set_xlabel("position $d$")
@@ -264,12 +265,12 @@ def draw_blocks(h: Tensor) -> Figure:
     K, n = h.shape
     fig, ax = figure(7.5, 2.4)
     colours = [PALETTE[name] for name in ("blue", "green", "purple", "sky")]
-    for i, block in enumerate(h):
+    for i, block in enumerate(h.numpy()):
         places = np.arange(i * n, (i + 1) * n)
         colour = colours[i % len(colours)]
         ax.vlines(places, 0, block, color=colour, lw=2)
         ax.plot(places, block, "o", color=colour, markersize=4)
-        switch = int(block.abs().argmax())
+        switch = int(np.abs(block).argmax())
         ax.plot(places[switch], block[switch], "o", markersize=11, markerfacecolor="none",
                 markeredgecolor=PALETTE["vermillion"], markeredgewidth=1.8)  # fmt: skip
         ax.axvline(i * n - 0.5, color=GREY, lw=0.8, linestyle=":")
@@ -289,7 +290,7 @@ def explorer() -> Explorer:
     return Explorer(
         "structure",
         [
-            Slider("l", [1, 2, 3, 5], "filter length l", default=3, live=range(1, 8)),
+            Slider("l", [1, 2, 5], "filter length l", default=2, live=range(1, 8)),
             Slider("t", [1, 2, 3], "stride t", live=range(1, 6)),
             Slider("M", [1, 2], "channels M", default=2, live=range(1, 6)),
         ],
@@ -306,7 +307,7 @@ def _structure(l: int, t: int, M: int) -> View:  # noqa: E741
     draws = torch.Generator().manual_seed(1000 * l + 10 * t + M)
     bank = FilterBank.gaussian(EXPLORED_FILTERS, M, l, stride=t, generator=draws)
     W, n = bank.matrix(D), bank.code_size(D)
-    fig, ax = figure(6.0, 4.2)
+    fig, ax = figure(6.0, 3.6)
     image = draw_matrix(ax, W)
     image.set_extent((0, W.shape[1], W.shape[0], 0))
     ax.set_aspect("auto")
@@ -343,7 +344,7 @@ def spectrum_explorer() -> Explorer:
     return Explorer(
         "spectrum",
         [
-            Slider("K", [8, 9, 10, 12, 16, 24, 32, 64], "filters K", default=24, live=range(4, 97)),
+            Slider("K", [8, 9, 12, 16, 32, 64], "filters K", default=16, live=range(4, 97)),
             Slider("l", [3, 9], "filter length l", live=range(1, 16)),
         ],
         _spectrum,

@@ -28,6 +28,7 @@ LAYERS = {
 }  # fmt: skip
 SIDE = 3
 READINGS = ("absolute", "signed")
+COLOURS = {"absolute": "blue", "signed": "green"}
 BINS = 81  # of the histograms of inner products
 
 
@@ -55,9 +56,6 @@ def shifted_extremes(bank: FilterBank) -> tuple[float, float]:
     return lowest, highest
 
 
-# --- Random filters of VGG-16's sizes -----------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class RandomFilters:
     """Banks of K filters (M, 3, 3): (draws, 2) lowest and highest inner products of distinct rows.
@@ -77,27 +75,31 @@ class RandomFilters:
         low, high = (self.place if shifts == "zero" else self.shifts).unbind(1)
         return high if reading == "signed" else torch.maximum(high, -low)
 
+    @property
+    def d(self) -> int:
+        """Entries of a filter, M l^2."""
+        return self.M * SIDE**2
+
     def law(self, reading: str) -> CoherenceLaw:
         """What theory predicts for the zero-shift coherence."""
-        return CoherenceLaw(self.K, self.M * SIDE**2, reading == "signed")
+        return CoherenceLaw(self.K, self.d, reading == "signed")
 
 
-def random_filters(p: Parameters, size: int) -> RandomFilters:
-    """Draw N(0, 1) filters of the size SIZES[size] and compare them."""
-    K, M = SIZES[size]
-    place, shifts = [], []
-    for draw in range(p.draws):
-        generator = p.generator(FILTERS * (size + 1) + draw)
-        bank = FilterBank.gaussian(K, M, SIDE, dims=2, generator=generator, device=p.device)
+def random_filters(
+    K: int, M: int, generators: Iterable[torch.Generator], *, all_shifts: bool, device: str = "cpu"
+) -> RandomFilters:
+    """Draw one bank of N(0, 1) filters from each generator, and compare its rows."""
+    place, shifts, first = [], [], None
+    for generator in generators:
+        bank = FilterBank.gaussian(K, M, SIDE, dims=2, generator=generator, device=device)
         products = inner_products(bank)
         low, high = map(float, products.aminmax())
         place.append((low, high))
-        if p.shift_filters >= K:
+        if all_shifts:
             lower, higher = shifted_extremes(bank)
             shifts.append((min(low, lower), max(high, higher)))
-        if draw == 0:
-            first = products.cpu()
-    kept = torch.tensor(shifts, dtype=torch.float64) if shifts else None
+        first = products.cpu() if first is None else first
+    kept = torch.tensor(shifts, dtype=torch.float64) if all_shifts else None
     return RandomFilters(K, M, torch.tensor(place, dtype=torch.float64), kept, first)
 
 
@@ -107,34 +109,29 @@ def published() -> dict[str, float]:
     return {layer: book[f"table4.random.{layer}"].paper for layer in LAYERS}
 
 
-def of_layer(data: Data, layer: str) -> RandomFilters:
-    """The draws of the size of a layer."""
-    return data.filters[SIZES.index(LAYERS[layer])]
-
-
-def row_tests(data: Data, reading: str) -> dict[str, float]:
+def row_tests(
+    filters: Mapping[str, RandomFilters], reading: str, generator: torch.Generator
+) -> dict[str, float]:
     """Three probabilities of a row as odd as the paper's, if it is one draw in this reading."""
-    row, p = list(published().values()), data.parameters
-    banks = [of_layer(data, layer) for layer in LAYERS]
-    laws = [bank.law(reading) for bank in banks]
-    samples = [bank.coherence(reading) for bank in banks]
+    row = [published()[layer] for layer in filters]
+    laws = [bank.law(reading) for bank in filters.values()]
+    samples = [bank.coherence(reading) for bank in filters.values()]
     return {
-        "deviations, draws": resampling_test(row, samples, p.generator(RESAMPLING)),
-        "deviations, law": deviation_test(row, laws, p.generator(LAW)),
+        "deviations, draws": resampling_test(row, samples, generator),
+        "deviations, law": deviation_test(row, laws, generator),
         "scores, law": score_test(row, laws),
     }
 
 
-def draw_coherence(data: Data):
+def draw_coherence(filters: Mapping[str, RandomFilters]):
     """Coherence by layer: theory, draws and the paper's row; and the row's place in each law."""
     fig, (left, right) = figure(ncols=2, height=3.6, gridspec_kw={"width_ratios": [3, 2]})
-    row, place = published(), range(len(LAYERS))
-    banks = [of_layer(data, layer) for layer in LAYERS]
+    row, banks, place = published(), list(filters.values()), range(len(filters))
     left.plot(
-        place, [leading_order(bank.K, bank.M * SIDE**2) for bank in banks], ":",
+        place, [leading_order(bank.K, bank.d) for bank in banks], ":",
         color=PALETTE["black"], label=r"$\sqrt{2\log N/d}$",
     )  # fmt: skip
-    for reading, colour, shift in (("absolute", "blue", -0.13), ("signed", "green", 0.13)):
+    for (reading, colour), shift in zip(COLOURS.items(), (-0.13, 0.13), strict=True):
         laws = [bank.law(reading) for bank in banks]
         ends = [[float(law.quantile(q)) for law in laws] for q in (0.05, 0.95)]
         at = [i + shift for i in place]
@@ -146,53 +143,51 @@ def draw_coherence(data: Data):
     left.plot(place, list(row.values()), "x", ms=6, color=PALETTE["vermillion"], label="paper")
     left.set(yscale="log", ylabel="coherence", xticks=place, yticks=[0.05, 0.1, 0.2, 0.5])
     left.set_yticklabels(["0.05", "0.1", "0.2", "0.5"])
+    left.tick_params(which="minor", labelleft=False)
     left.set_xticklabels(LAYERS, rotation=60)
     left.legend(frameon=False)
     right.axvline(0.5, color=PALETTE["black"], lw=0.8)
-    right.set(xlabel="law's probability of a smaller value", yticks=place, xlim=(-0.02, 1.02))
+    right.set(xlabel="probability of a smaller value", yticks=place, xlim=(-0.02, 1.02))
     right.set_yticklabels(LAYERS)
     right.invert_yaxis()
     right.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return fig
 
 
-def coherence_explorer(data: Data) -> Explorer:
+def coherence_explorer(filters: Mapping[str, RandomFilters]) -> Explorer:
     """All inner products of one random bank per layer, with the paper's number."""
     row = published()
 
-    def show(layer: str, reading: str) -> View:
-        bank, law = of_layer(data, layer), of_layer(data, layer).law(reading)
+    def show(layer: str) -> View:
+        bank = filters[layer]
         low, high = bank.place[0].tolist()
-        value = float(bank.coherence(reading)[0])
         fig, ax = figure()
         reach = 1.1 * max(high, -low, row[layer])
-        ax.hist(bank.products, bins=BINS, range=(-reach, reach), color=PALETTE["sky"], log=True)
-        ax.axvspan(float(law.quantile(0.05)), float(law.quantile(0.95)), alpha=0.25,
-                   color=PALETTE["green"], lw=0, label="law, 5 % to 95 %")  # fmt: skip
+        ax.hist(bank.products, bins=BINS, range=(-reach, reach), histtype="stepfilled",
+                color="#c9d1d9", log=True)  # fmt: skip
+        for reading, colour in COLOURS.items():
+            ends = map(float, bank.law(reading).quantile((0.05, 0.95)))
+            ax.axvspan(*ends, alpha=0.35, color=PALETTE[colour], lw=0, label=f"law, {reading}")
         ax.axvline(low, color=PALETTE["black"], lw=1.5, ls=":", label="smallest")
         ax.axvline(high, color=PALETTE["black"], lw=1.5, label="largest")
         ax.axvline(row[layer], color=PALETTE["vermillion"], ls="--", label="paper")
         ax.set(xlabel=r"$\langle w_i, w_j\rangle$", ylabel="pairs of filters")
-        ax.legend(frameon=False, loc="upper left", ncols=1)
-        values = {
-            "coherence of this draw": value,
-            "expected by the law": law.mean,
-            "paper": row[layer],
-            "law's probability of a smaller value than the paper's": float(
+        ax.minorticks_off()
+        ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
+        values = {"smallest": low, "largest": high, "paper": row[layer]}
+        for reading in READINGS:
+            law = bank.law(reading)
+            values[f"{reading} coherence, as the law expects it"] = law.mean
+            values[f"{reading}: probability of a value below the paper's"] = float(
                 law.probability(row[layer])
-            ),
-            "angle of the nearest partner to -w, degrees": math.degrees(math.acos(-low)),
-        }
+            )
+        values["nearest partner, degrees from -w"] = math.degrees(math.acos(-low))
         return View(fig, values)
 
-    controls = [
-        Choice("layer", list(LAYERS), "layer", "(1,2)"),
-        Choice("reading", list(READINGS), "reading of the coherence"),
-    ]
     return Explorer(
-        "random-coherence", controls, show,
-        alt="Histogram of the inner products of random filters of conv{layer}, with the {reading} "
-        "coherence that theory expects and the paper's number.",
-        caption="Every pair of filters of one random bank. Choose a layer of VGG-16 and a reading of "
-        "the coherence; the vertical axis is logarithmic.",
+        "random-coherence", [Choice("layer", list(LAYERS), "layer", "(1,2)")], show,
+        alt="Histogram of the inner products of random filters of conv{layer}, with the coherence "
+        "that theory expects in both readings and the paper's number.",
+        caption="Every pair of filters of one random bank. The smallest product is the nearest that "
+        "two of them come to being a pair; the bands hold 90 % of the draws of each coherence.",
     )  # fmt: skip

@@ -247,8 +247,11 @@ def _draw_residuals(ax, result: IHTResult) -> None:
         ax.plot(range(1, count + 1), rows, color=PALETTE[colour], lw=1.2, alpha=0.7)
         if not result.converged[j]:
             ax.plot(count, rows[-1], "x", color=PALETTE[colour], ms=5)
-    ax.set(xscale="log", yscale="log", xlim=(0.9, 300), ylim=(3e-7, 20))
+    ax.set(xscale="log", yscale="log", xlim=(0.9, 450), ylim=(2e-7, 20))
+    # Plain labels and no minor ticks: laying those out takes most of a frame's time.
     ax.set_xticks([1, 10, 100], ["1", "10", "100"])
+    ax.set_yticks([1e-6, 1e-4, 1e-2, 1], ["1e-6", "1e-4", "1e-2", "1"])
+    ax.minorticks_off()
 
 
 def explorer(signals: int = 10, iterations: int = 200) -> Explorer:

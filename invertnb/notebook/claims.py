@@ -148,3 +148,11 @@ def show_spread(spread: Spread) -> str:
     if isinstance(spread, tuple):
         return f"{show(spread[0])} to {show(spread[1])}"
     return f"± {spread:.2g}"
+
+
+def show_ours(value: float | bool, spread: Spread = None) -> str:
+    """Our value with its spread: "1.43 ± 0.012", "0.98, 0.87 to 1.12", "does not hold (0.84 to 1.1)"."""
+    width = show_spread(spread)
+    if isinstance(value, bool):
+        return f"{show(value)} ({width})" if width else show(value)
+    return f"{show(value)}{',' if isinstance(spread, tuple) else ''} {width}".strip()

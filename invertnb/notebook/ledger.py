@@ -46,6 +46,10 @@ class Record:
 class Records(tuple):
     """Several records, shown as one table."""
 
+    # IPython has a printer of its own for tuples, which it would prefer to the bundle's text.
+    def _repr_pretty_(self, printer, cycle) -> None:
+        printer.text("\n".join(_plain(record) for record in self))
+
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         return {
             "text/plain": "\n".join(_plain(record) for record in self),
@@ -124,16 +128,12 @@ def _payload(record: Record) -> dict[str, Any]:
     }
 
 
-def _ours(value: float | bool, spread: book.Spread) -> str:
-    return f"{book.show(value)} {book.show_spread(spread)}".strip()
-
-
 def _plain(record: Record) -> str:
     lines = [
         f"{record.claim.id}: paper {book.show(record.claim.paper)}; "
-        f"ours {_ours(record.value, record.spread)} ({record.claim.reading}): {record.verdict}"
+        f"ours {book.show_ours(record.value, record.spread)} ({record.claim.reading}): {record.verdict}"
     ]
-    lines += [f"    {r.name}: {_ours(r.value, r.spread)}: {r.verdict}" for r in record.readings]
+    lines += [f"    {r.name}: {book.show_ours(r.value, r.spread)}: {r.verdict}" for r in record.readings]
     return "\n".join(lines + ([f"    {record.note}"] if record.note else []))
 
 
@@ -149,19 +149,24 @@ def _table(records: Records) -> str:
         rows.append(
             f'<tr id="{anchor(claim.id)}"><th scope="row">{html.escape(claim.place)}: '
             f"{html.escape(claim.statement)} <code>{html.escape(claim.id)}</code></th>"
-            f"<td>{html.escape(book.show(claim.paper))}</td>"
-            f"<td>{html.escape(_ours(record.value, record.spread))}</td><td>{badge(record.verdict)}</td></tr>"
+            f'<td data-label="paper">{html.escape(book.show(claim.paper))}</td>'
+            f"{result(record.value, record.spread, record.verdict)}</tr>"
         )
         rows += [
             f'<tr class="reading"><th scope="row">{html.escape(r.name)}</th><td></td>'
-            f"<td>{html.escape(_ours(r.value, r.spread))}</td><td>{badge(r.verdict)}</td></tr>"
+            f"{result(r.value, r.spread, r.verdict)}</tr>"
             for r in record.readings
         ]
         if record.note:
             rows.append(f'<tr class="reading"><td colspan="4">{html.escape(record.note)}</td></tr>')
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("claim", "paper", "ours", "verdict"))
     return (
-        '<div class="ledger-records"><table><thead><tr><th scope="col">claim</th><th scope="col">paper</th>'
-        '<th scope="col">ours</th><th scope="col">verdict</th></tr></thead><tbody>'
-        + "".join(rows)
-        + "</tbody></table></div>"
+        f'<div class="ledger-records"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def result(value: float | bool, spread: book.Spread, verdict: str, more: str = "") -> str:
+    """The cells for our value and its verdict; the labels serve phones, where rows become blocks."""
+    ours = html.escape(book.show_ours(value, spread))
+    return f'<td data-label="ours">{ours}{more}</td><td data-label="verdict">{badge(verdict)}</td>'

@@ -74,6 +74,7 @@ def test_prose_can_quote_values_readings_and_verdicts(claims):
     quoted = pages.substitutions(collect([executed(*made())], claims))
     assert quoted["ours"]["table4.random.(2,1)"] == "0.16 ± 0.004"
     assert quoted["ours"]["table4.random.(2,1)/signed <b>"] == "0.155 ± 0.004"
+    assert quoted["spread"]["table4.random.(2,1)"] == "± 0.004"
     assert quoted["ours"]["theorem3.1"] == "not yet recorded"
     assert "refuted" not in quoted["verdict"]["proposition1"]
     assert quoted["cell"]["proposition1"] == '<a href="proposition_1.html#record-proposition1">the cell</a>'

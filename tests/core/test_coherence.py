@@ -36,6 +36,8 @@ def test_by_hand():
     assert math.isclose(coherence(weight, shifts="all"), 0.96)
     # Signed over all shifts: each filter with itself one place on, 12 / 25.
     assert math.isclose(coherence(weight, signed=True, shifts="all"), 0.48)
+    # In groups of one the two never meet, however alike.
+    assert coherence(weight, groups=2) == 0
     assert coherence(weight, signed=True, groups=2) == 0
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from invertnb.notebook.claims import Claim, find, half_unit, load
+from invertnb.notebook.claims import Claim, find, half_unit, load, show_ours
 
 
 def claim(rule, paper=0.5, **changes) -> Claim:
@@ -114,3 +114,17 @@ def test_a_claim_given_twice_is_named(tmp_path):
     (tmp_path / "claims.toml").write_text(entry * 2)
     with pytest.raises(ValueError, match="'odd' is given twice"):
         load(tmp_path / "claims.toml")
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "shown"),
+    [
+        (1.4321, 0.0123, "1.432 ± 0.012"),
+        (0.98, (0.87, 1.123), "0.98, 0.87 to 1.123"),
+        (False, (0.84, 1.1), "does not hold (0.84 to 1.1)"),
+        (True, None, "holds"),
+        (0.5, None, "0.5"),
+    ],
+)
+def test_values_are_shown_with_their_spread(value, spread, shown):
+    assert show_ours(value, spread) == shown

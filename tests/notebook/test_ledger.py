@@ -19,7 +19,7 @@ def test_a_record_carries_value_spread_verdict_and_readings():
     assert payload["claim"] == "figure2.c" and payload["verdict"] == "not reproduced"
     assert payload["spread"] == [0.87, 1.68]
     assert [r["verdict"] for r in payload["readings"]] == ["reproduced", "reproduced"]
-    assert "1.43 0.87 to 1.68" in shown["text/plain"]
+    assert "1.43, 0.87 to 1.68" in shown["text/plain"]
     assert f'id="{anchor("figure2.c")}"' in shown["text/html"]
 
 

@@ -34,7 +34,7 @@
       input.parentElement.querySelector("output").textContent = texts[axis];
     });
     image.src = pictures[frame.picture];
-    
+    image.alt = frame.alt;
     [image.width, image.height] = frame.size;
     root.querySelector(".ix-point").textContent = data.controls
       .map((control, axis) => `${control.label}: ${texts[axis]}`)

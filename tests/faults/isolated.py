@@ -1,0 +1,56 @@
+"""One test against a copy of the package, in a process that has never imported another one.
+
+This module imports nothing of the package: it is what the fork server's children start from.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+
+class Outcome(NamedTuple):
+    """pytest's exit code (None: killed after the time limit) and all it printed."""
+
+    code: int | None
+    output: str
+
+
+# Importing torch takes seconds, so it is done once, in a server that forks for each run.
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["torch", "pytest", "hypothesis"])
+
+
+def run(test: str, folder: Path, limit: float = 120) -> Outcome:
+    """Run one pytest node with the package in `folder` first on the path."""
+    log = folder / "log.txt"
+    process = _server.Process(target=_child, args=(test, str(folder), str(log)))
+    process.start()
+    process.join(limit)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return Outcome(None, log.read_text("utf-8"))
+    return Outcome(process.exitcode, log.read_text("utf-8"))
+
+
+def _child(test: str, folder: str, log: str) -> None:
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    import pytest
+    import torch
+
+    torch.set_num_threads(1)
+    sys.dont_write_bytecode = True
+    assert not any(name.split(".")[0] == "invertnb" for name in sys.modules)
+    sys.path.insert(0, folder)
+    os.environ["INVERTNB_MUTANT"] = folder
+    os.chdir(ROOT)
+    code = pytest.main([test, "-q", "-o", "addopts=", "-p", "no:cacheprovider"])
+    sys.exit(int(code))
