@@ -1,4 +1,4 @@
-"""Argument checks: each raises a ValueError that names the argument, its value and what was expected."""
+"""Argument checks: a ValueError that names the argument, its value and what was expected."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class IHTResult:
 def iht(
     x: Tensor, bank: FilterBank, model: ModelSparse, step: float | str = 1.0,
     pursuit: bool = False, iterations: int = 100, tol: float = 1e-6,
-) -> IHTResult:  # fmt: skip
+) -> IHTResult:
     """Look for z in M_k with W^T z = x: min ||x - W^T z||^2 over M_k, by projected gradients.
 
     Algorithm 1 of the paper is the default: z_i = M(z_{i-1} + W (x - W^T z_{i-1}), k) from z_0 = 0,
@@ -89,14 +89,14 @@ def iht(
         warnings.warn(
             f"iht: {lost} of {len(x)} samples diverged (step = {step}); each returns its best "
             "iterate", RuntimeWarning, stacklevel=2,
-        )  # fmt: skip
+        )
     return result
 
 
 def _iterate(
     x: Tensor, first: Tensor, bank: FilterBank, model: ModelSparse, step: float | str,
     pursuit: bool, iterations: int, tol: float,
-) -> IHTResult:  # fmt: skip
+) -> IHTResult:
     gram = bank.gram() if pursuit and not bank.padding else None
     code, scale = torch.zeros_like(first), _norm(x)
     residual = (scale > 0).to(x.dtype)

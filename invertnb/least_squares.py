@@ -122,5 +122,5 @@ def _conjugate_gradients(
             f"least_squares: {missed} of {len(x)} samples stopped after {limit} conjugate-gradient "
             f"steps with a relative gradient of up to {worst:.1e}",
             RuntimeWarning, stacklevel=3,
-        )  # fmt: skip
+        )
     return code

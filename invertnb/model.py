@@ -76,7 +76,7 @@ class ModelSparse:
         self, batch: int, K: int, size: Size, *, generator: torch.Generator,
         values: str = "uniform", dtype: torch.dtype = torch.float64,
         device: str | torch.device = "cpu",
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """Random members of M_k, (batch, K, n) or (batch, K, n1, n2) for size n or (n1, n2).
 
         The k blocks are drawn uniformly without replacement, the position uniformly in the block,

@@ -53,17 +53,17 @@ class FilterBank:
         check.integer("padding", self.padding, 0, self.l - 1)
 
     @property
-    def K(self) -> int:  # noqa: N802
+    def K(self) -> int:
         """Number of filters."""
         return self.weight.shape[0]
 
     @property
-    def M(self) -> int:  # noqa: N802
+    def M(self) -> int:
         """Number of input channels."""
         return self.weight.shape[1]
 
     @property
-    def l(self) -> int:  # noqa: E743
+    def l(self) -> int:
         """Length (side) of a filter."""
         return self.weight.shape[2]
 
@@ -77,8 +77,8 @@ class FilterBank:
         cls, K: int, M: int, l: int, *, dims: int = 1, stride: int = 1, padding: int = 0,
         generator: torch.Generator, dtype: torch.dtype = torch.float64,
         device: str | torch.device = "cpu",
-    ) -> FilterBank:  # fmt: skip
-        """Filters of i.i.d. N(0, 1) entries over sqrt(M l), or sqrt(M l^2) for images (Theorem 3.1).
+    ) -> FilterBank:
+        """I.i.d. N(0, 1) entries over sqrt(M l), or sqrt(M l^2) for images (Theorem 3.1).
 
         The draw is made in float64 on the CPU, so it is the same for every dtype and device.
         """
@@ -100,7 +100,7 @@ class FilterBank:
         return FilterBank(self.weight.to(device=device, dtype=dtype), self.stride, self.padding)
 
     def normalized(self) -> FilterBank:
-        """The bank with filters of unit l2 norm, as section 2.2 asks; ValueError for a zero filter."""
+        """The bank with filters of unit l2 norm (section 2.2); ValueError for a zero filter."""
         norms = self.weight.flatten(1).norm(dim=1)
         if not (norms > 0).all():
             zero = int(torch.nonzero(norms == 0)[0])
@@ -109,7 +109,7 @@ class FilterBank:
         return FilterBank(weight, self.stride, self.padding)
 
     def code_size(self, size: Size) -> Size:
-        """n = (D + 2 padding - l) / stride + 1, or (n1, n2) for images; must come out an integer."""
+        """n = (D + 2 padding - l) / stride + 1, or (n1, n2) for images; it must be an integer."""
         size = check.extent("size", size, self.dims)
         counts = []
         for side in (size,) if self.dims == 1 else size:
@@ -168,7 +168,7 @@ class FilterBank:
         return convolve(self.weight, self.weight, stride=self.stride, padding=reach)
 
     def norm(self, size: Size) -> float:
-        """The spectral norm of W at this size: never below it and at most 1 % above.
+        """The spectral norm ||W|| at this size: never below the truth, at most 1 % above.
 
         Small matrices: exact, from the smaller Gram matrix. Else the Lanczos process from a fixed
         random start: its largest Ritz value theta satisfies theta >= (1 - 0.0195) ||W||^2 except
@@ -195,7 +195,7 @@ class FilterBank:
         theta = largest_ritz_value(
             lambda v: second(first(v)), draw.to(bank.weight.device), steps,
             enough=(1 - GAP) * bound**2,
-        )  # fmt: skip
+        )
         return min(math.sqrt(theta / (1 - GAP)), bound)
 
     def _fourier_bound(self, size: tuple[int, ...]) -> float:

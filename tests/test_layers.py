@@ -16,7 +16,7 @@ def lint(root: Path) -> subprocess.CompletedProcess:
         [sys.executable, "-P", "-c", command, "--no-cache", "--config", ROOT / "pyproject.toml"],
         cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True,
         timeout=120,
-    )  # fmt: skip
+    )
 
 
 def test_contracts_are_kept():

@@ -30,7 +30,7 @@ def uncells(entries: Tensor, block: Block) -> Tensor:
 
 
 def pool_switch_naive(z: Tensor, block: Block, by: str = "abs") -> tuple[Tensor, Tensor]:
-    """The definition, which `pool_switch` must equal: the largest entry of each block and its place.
+    """The definition, which `pool_switch` must equal: each block's largest entry and its place.
 
     by="abs" compares magnitudes and keeps the sign; by="signed" compares values. argmax returns
     the first of equal entries, so the lowest position wins a tie.

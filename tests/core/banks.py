@@ -24,7 +24,7 @@ def banks(draw, dims=(1, 2), paddings=True, dtype=torch.float64):
     bank = FilterBank.gaussian(
         K, M, l, dims=d, stride=stride, padding=padding, dtype=dtype,
         generator=torch.Generator().manual_seed(seed),
-    )  # fmt: skip
+    )
     return bank, size[0] if d == 1 else size
 
 

@@ -15,7 +15,7 @@ def dense(weight: Tensor, size: tuple[int, ...], stride: int = 1, padding: int =
     """W of section 2.2, entry by entry: row (i, j) holds filter i shifted by j * stride."""
     K, M, *filter_shape = weight.shape
     counts = [(side + 2 * padding - l) // stride + 1
-              for side, l in zip(size, filter_shape, strict=True)]  # fmt: skip
+              for side, l in zip(size, filter_shape, strict=True)]
     rows = []
     for i in range(K):
         for shift in product(*map(range, counts)):
@@ -55,7 +55,7 @@ def blocks(size: tuple[int, ...], block: tuple[int, ...]) -> list[list[tuple[int
         [tuple(c + o for c, o in zip(corner, offset, strict=True))
          for offset in product(*map(range, block))]
         for corner in corners
-    ]  # fmt: skip
+    ]
 
 
 def project(
@@ -105,7 +105,7 @@ def supports(K: int, size: tuple[int, ...], block: tuple[int, ...], k: int):
 def hard_thresholding(
     W: Tensor, x: Tensor, shape: tuple[int, ...], block: tuple[int, ...], k: int, iterations: int,
     step: float | str = 1.0, pursuit: bool = False,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """Algorithm 1, NIHT (Blumensath and Davies 2010) or HTP (Foucart 2011) on a dense W, one x.
 
     Returns the flat iterates z_0, z_1, ...

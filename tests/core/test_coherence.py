@@ -17,7 +17,7 @@ from invertnb import coherence
 @given(
     st.integers(1, 2), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2),
     st.booleans(), st.sampled_from(["zero", "all"]), st.integers(0, 2**31),
-)  # fmt: skip
+)
 def test_equals_the_dense_definition(dims, l, M, per_group, groups, signed, shifts, seed):
     K = per_group * groups
     if K == 1 and (l == 1 or shifts == "zero"):

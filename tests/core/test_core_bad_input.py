@@ -151,7 +151,7 @@ CASES = {
     "coherence: signed": (lambda: coherence(W1, signed="no"), "signed = 'no'", "True or False"),
     "coherence: groups": (lambda: coherence(W1, groups=3), "groups = 3", "divisor of the 4"),
     "coherence: no groups": (lambda: coherence(W1, groups=0), "groups = 0", "at least 1"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -68,7 +68,7 @@ def test_one_iteration_is_a_layer(dims, block, size, step, generator):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dims, block, size, stride, padding", [
     (1, 6, 8, 1, 0), (1, 3, 13, 2, 0), (1, 4, 8, 1, 1), (2, (2, 2), (6, 8), 1, 0),
-])  # fmt: skip
+])
 def test_iterates_equal_the_dense_reference(form, dims, block, size, stride, padding, generator):
     # Every second filter is close to its neighbour, so that supports change on the way.
     base = normal(3, 2, *(3,) * dims, generator=generator)

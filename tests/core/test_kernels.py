@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from invertnb.kernels.pooling import (
     cells, pool_switch, pool_switch_naive, uncells, unpool, unpool_naive,
-)  # fmt: skip
+)
 from invertnb.kernels.selection import largest
 
 BLOCKS = [(2, 2), (3, 2), (1, 3), (2, 1), (6, 12), (1, 1)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from banks import axes, banks, normal
@@ -10,11 +12,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from invertnb import FilterBank, ModelSparse, least_squares
-from invertnb import least_squares as solver_of_the_package
 
-import sys
-
-module = sys.modules[solver_of_the_package.__module__]
+# The package's attribute of this name is the function.
+module = importlib.import_module("invertnb.least_squares")
 
 
 def dense_solution(x, bank, support, size):
@@ -56,7 +56,7 @@ def test_both_paths(limit, dims, stride, generator, monkeypatch):
     n = bank.code_size(9)
     # Supports of different sizes in one batch.
     support = torch.rand(5, 12, *axes(n), generator=generator) < 0.1 * torch.arange(5).view(
-        5, 1, *(1,) * dims) / dims  # fmt: skip
+        5, 1, *(1,) * dims) / dims
     code = least_squares(x, bank, support)
     assert_close(code, dense_solution(x, bank, support, 9), rtol=1e-8, atol=1e-9)
 

@@ -50,7 +50,7 @@ def test_projection_is_the_nearest_point(case):
 
 
 @given(cases(), st.sampled_from(["known", "fixed", "averaged", "given"]),
-       st.sampled_from(["abs", "signed"]))  # fmt: skip
+       st.sampled_from(["abs", "signed"]))
 def test_every_switch_and_rule_against_loops(case, switches, by):
     model, z, block, counts = case
     shape = (*z.shape[:2], *counts)
@@ -192,7 +192,7 @@ def test_dtype_and_device_are_kept(dtype, block, shape, generator, device):
         assert (code.dtype, code.device.type, code.shape) == (dtype, device, z.shape)
         assert (places.dtype, places.device.type) == (torch.int64, device)
     sample = model.sample(2, 3, shape[2:] if len(shape) == 4 else 6, generator=generator,
-                          dtype=dtype, device=device)  # fmt: skip
+                          dtype=dtype, device=device)
     assert (sample.dtype, sample.device.type) == (dtype, device)
 
 

@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
 
 # Importing torch takes seconds, so it is done once, in a server that forks for each run.
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["torch", "pytest", "hypothesis"])
+_server.set_forkserver_preload(["torch", "torch.testing", "pytest", "hypothesis.strategies"])
 
 
 def run(test: str, folder: Path, limit: float = 120) -> Outcome:
@@ -51,6 +51,7 @@ def _child(test: str, folder: str, log: str) -> None:
     assert not any(name.split(".")[0] == "invertnb" for name in sys.modules)
     sys.path.insert(0, folder)
     os.environ["INVERTNB_MUTANT"] = folder
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.chdir(ROOT)
     code = pytest.main([test, "-q", "-o", "addopts=", "-p", "no:cacheprovider"])
     sys.exit(int(code))

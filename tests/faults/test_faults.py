@@ -42,9 +42,13 @@ def runs(request, tmp_path_factory):
         return run(fault["test"], folder)
 
     chosen = {item.callspec.params["name"] for item in request.session.items
-              if getattr(item, "originalname", "") == "test_fault_turns_its_check_red"}  # fmt: skip
+              if getattr(item, "originalname", "") == "test_fault_turns_its_check_red"}
     with ThreadPoolExecutor(2) as pool:
-        yield {fault["name"]: pool.submit(outcome, fault) for fault in FAULTS if fault["name"] in chosen}
+        yield {
+            fault["name"]: pool.submit(outcome, fault)
+            for fault in FAULTS
+            if fault["name"] in chosen
+        }
 
 
 @pytest.mark.parametrize("name", NAMES)
