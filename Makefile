@@ -16,7 +16,7 @@ book: $(READER)
 
 test: $(TESTER)
 	$(BIN)/invertnb build
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lab: $(READER)
 	$(BIN)/jupyter lab book

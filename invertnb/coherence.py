@@ -12,7 +12,7 @@ from invertnb.operators import FilterBank
 def coherence(
     weight: Tensor, signed: bool = False, shifts: str = "zero", groups: int = 1
 ) -> Tensor:
-    """max over distinct rows of |<W_i, W_j>|, the rows scaled to unit norm; a 0-dim tensor.
+    """``max |<W_i, W_j>|`` over distinct rows, the rows scaled to unit norm; a 0-dim tensor.
 
     Args:
         weight: filters (K, M, l) or (K, M, l, l); with groups, M counts the channels of one group.

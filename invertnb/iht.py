@@ -26,8 +26,8 @@ class IHTResult:
     Attributes:
         code: (batch, K, n) or (batch, K, n1, n2), in M_k.
         support: bool mask of the code's nonzeros, in the code's shape.
-        residuals: (iterations run + 1, batch), ||x - W^T z_i|| / ||x||; row 0 is z_0 = 0. A sample
-            that has stopped keeps its value, and the last row is always that of `code`.
+        residuals: (iterations run + 1, batch), ``||x - W^T z_i|| / ||x||``; row 0 is z_0 = 0. A
+            sample that has stopped keeps its value, and the last row is always that of `code`.
         iterations: int64 (batch,), iterations each sample ran.
         converged: bool (batch,), the residual came down to tol.
         diverged: bool (batch,), the residual passed 10 or was not finite: the code is then the
@@ -46,7 +46,7 @@ def iht(
     x: Tensor, bank: FilterBank, model: ModelSparse, step: float | str = 1.0,
     pursuit: bool = False, iterations: int = 100, tol: float = 1e-6,
 ) -> IHTResult:
-    """Look for z in M_k with W^T z = x: min ||x - W^T z||^2 over M_k, by projected gradients.
+    """Look for z in M_k with W^T z = x: min ``||x - W^T z||^2`` over M_k, by projected gradients.
 
     Algorithm 1 of the paper is the default: z_i = M(z_{i-1} + W (x - W^T z_{i-1}), k) from z_0 = 0,
     so that the first iterate is M(W x, k), a CNN layer. A sample stops when its residual reaches
@@ -63,7 +63,7 @@ def iht(
         pursuit: True replaces each iterate by the least-squares code on its support (HTP:
             Foucart 2011).
         iterations: the most iterations to run, at least 1.
-        tol: the relative residual ||x - W^T z|| / ||x|| at which a sample is done.
+        tol: the relative residual ``||x - W^T z|| / ||x||`` at which a sample is done.
 
     Raises:
         ValueError: arguments that do not fit together or are out of range, NaN or infinite x.

@@ -17,7 +17,7 @@ DENSE_SUPPORT, DENSE_ENTRIES = 512, 2**22
 
 
 def least_squares(x: Tensor, bank: FilterBank, support: Tensor) -> Tensor:
-    """The minimiser of ||x - W^T z|| over codes z that vanish outside the support.
+    """The minimiser of ``||x - W^T z||`` over codes z that vanish outside the support.
 
     Where the minimiser is not unique, the one of least norm. Without padding, the entries of
     W W^T on the support are read from `bank.gram()` and factorised (Cholesky); else, and for

@@ -168,10 +168,10 @@ class FilterBank:
         return convolve(self.weight, self.weight, stride=self.stride, padding=reach)
 
     def norm(self, size: Size) -> float:
-        """The spectral norm ||W|| at this size: never below the truth, at most 1 % above.
+        """The spectral norm of W at this size: never below the truth, at most 1 % above.
 
         Small matrices: exact, from the smaller Gram matrix. Else the Lanczos process from a fixed
-        random start: its largest Ritz value theta satisfies theta >= (1 - 0.0195) ||W||^2 except
+        random start: its largest Ritz value theta satisfies theta >= 0.9805 ``||W||^2`` except
         with probability 1e-8 over the start (Kuczynski and Wozniakowski 1992, in exact
         arithmetic), and sqrt(theta / (1 - 0.0195)) is returned, or the Fourier bound (the largest
         transfer matrix of the circulant that contains W) where that is smaller. In float64.
@@ -220,7 +220,7 @@ def _shape(channels: int, size: Size) -> tuple[int, ...]:
 def adjoint_test(
     operator: Any, size: Size, *, generator: torch.Generator, trials: int = 3
 ) -> float:
-    """The worst |<W x, z> - <x, W^T z>| / (||W x|| ||z||) over random x and z.
+    """The worst ``|<W x, z> - <x, W^T z>| / (||W x|| ||z||)`` over random x and z.
 
     `operator` is anything with analysis, synthesis, M, K and code_size; x and z take the dtype and
     device of its weight, or float64 on the CPU if it has none. A correct pair stays near the

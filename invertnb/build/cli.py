@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from contextlib import contextmanager
@@ -13,12 +14,12 @@ from typing import Annotated
 import typer
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from ..notebook.project import root as find_root
 from . import BuildError, notebooks
-from .chapters import PROFILES, Chapter, chapter, chapters
-from .execute import Execution, execute, keep, stored, usual_seconds
+from .chapters import PROFILES, chapter, chapters
+from .execute import stored
+from .schedule import execute_all, execute_one
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -46,7 +47,10 @@ def build() -> None:
 
     root = find_root()
     with _alone(root):
-        executions = _executions(root, [(c, stored(c, c.fingerprint({}))) for c in chapters(root).values()])
+        book = chapters(root)
+        kept = {name: stored(c, c.fingerprint({})) for name, c in book.items()}
+        made = execute_all([c for c in book.values() if kept[c.name] is None], console)
+        executions = [made.get(name) or kept[name] for name in book]
         rows = gather.collect(executions)
         identity = html.fingerprint(root, executions)
         if html.current(root) != identity:
@@ -73,8 +77,7 @@ def run(
     if device is not None:
         given["device"] = device
     parameters = asked.parameters(profile, given)
-    with _progress([asked]) as on_cell:
-        done = execute(asked, parameters, profile, on_cell(asked))
+    done = execute_one(asked, parameters, profile, console)
     path = root / "_build" / "runs" / f"{name}-{done.about['fingerprint'][:10]}.ipynb"
     notebooks.write(done.notebook, path)
     for record in gather.records(done.notebook):
@@ -90,7 +93,7 @@ def refresh(
     root = find_root()
     asked = [chapter(root, name) for name in names] if names else list(chapters(root).values())
     with _alone(root):
-        for done in _executions(root, [(c, None) for c in asked]):
+        for done in execute_all(asked, console).values():
             notebooks.write(notebooks.without_frames(done.notebook), done.chapter.notebook)
             # The picture of README.md is the output of a tagged cell, so that it cannot go stale.
             if front := notebooks.picture(done.notebook, README_TAG):
@@ -130,50 +133,6 @@ def _pair(setting: str) -> tuple[str, str]:
     return name, value
 
 
-def _executions(root: Path, wanted: list[tuple[Chapter, Execution | None]]) -> list[Execution]:
-    """Execute the chapters that have no execution yet; keep each as soon as it is done."""
-    todo = [asked for asked, done in wanted if done is None]
-    results = []
-    with _progress(todo) as on_cell:
-        for asked, done in wanted:
-            if done is None:
-                done = execute(asked, {}, on_cell=on_cell(asked))
-                keep(done)
-                console.print(f"{asked.name}: executed in {done.about['seconds']:.1f} s")
-            results.append(done)
-    return results
-
-
-@contextmanager
-def _progress(todo: list[Chapter]):
-    """A bar that names the chapter at work and the time left, judged by how long chapters took before."""
-    usual = {c.name: usual_seconds(c) for c in todo}
-    total = sum(usual.values())
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}")
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=max(total, 1e-9), left="", visible=bool(todo))
-
-        def on_cell(asked: Chapter):
-            index = [c.name for c in todo].index(asked.name)
-            before = sum(usual[c.name] for c in todo[:index])
-            start = time.monotonic()
-
-            def show(cell: int, cells: int) -> None:
-                # Once the chapter has outrun its usual time, what is left of it follows from its pace.
-                spent = time.monotonic() - start
-                here = max(usual[asked.name] - spent, spent * (cells - cell) / max(cell, 1) / 4)
-                left = (0 if cell == cells else here) + total - before - usual[asked.name]
-                done = before + usual[asked.name] * cell / cells
-                label = f"{index + 1}/{len(todo)} {asked.name}, cell {cell}/{cells}"
-                minutes, seconds = divmod(round(left), 60)
-                bar.update(task, completed=done, description=label, left=f"about {minutes}:{seconds:02d} left")
-
-            show(0, 1)
-            return show
-
-        yield on_cell
-
-
 @contextmanager
 def _alone(root: Path):
     """One build at a time in this folder; a lock of the system, so that a killed build leaves none."""
@@ -193,8 +152,6 @@ def _alone(root: Path):
 
 def _sweep(build: Path) -> None:
     """Remove what a killed build left behind; only called under the lock."""
-    import shutil
-
     for left in (*build.glob("stage-*"), *build.glob("run-*")):
         # `invertnb run` needs no lock: what a live process may still use is left alone.
         if time.time() - left.stat().st_mtime > 6 * 3600 or left.name.startswith("stage-"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .chapters import Chapter, versions
 # A hang, not a slow machine: no cell of ours needs a hundredth of it.
 CELL_TIMEOUT_S = 1800
 KEPT = 3
+OnCell = Callable[[int, int], None]
 
 
 class _Engine(NBClientEngine):
@@ -89,9 +91,9 @@ def execute(
     chapter: Chapter,
     parameters: Mapping[str, Any],
     profile: str = "embedded",
-    on_cell: Callable[[int, int], None] | None = None,
+    on_cell: OnCell | None = None,
 ) -> Execution:
-    """Execute one chapter with papermill.
+    """Execute one chapter with papermill, in the environment of :func:`environment`.
 
     Raises:
         BuildError: a cell failed; the partial notebook is kept and the message says where.
@@ -104,18 +106,17 @@ def execute(
         partial = Path(scratch) / chapter.notebook.name
         start = time.monotonic()
         try:
-            with _environment(Path(scratch)):
-                papermill.execute_notebook(
-                    chapter.notebook,
-                    partial,
-                    parameters=dict(parameters),
-                    engine_name="invertnb",
-                    kernel_name="python3",
-                    cwd=chapter.notebook.parent,
-                    progress_bar=False,
-                    execution_timeout=CELL_TIMEOUT_S,
-                    on_cell=on_cell,
-                )
+            papermill.execute_notebook(
+                chapter.notebook,
+                partial,
+                parameters=dict(parameters),
+                engine_name="invertnb",
+                kernel_name="python3",
+                cwd=chapter.notebook.parent,
+                progress_bar=False,
+                execution_timeout=CELL_TIMEOUT_S,
+                on_cell=on_cell,
+            )
         except PapermillExecutionError as error:
             failed = build / "failed" / chapter.notebook.name
             failed.parent.mkdir(exist_ok=True)
@@ -143,26 +144,24 @@ def all_parameters(chapter: Chapter, overrides: Mapping[str, Any]) -> dict[str, 
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
-class _environment:
-    """The kernel's environment: explorers embed their frames, ipykernel keeps its start-up notes."""
-
-    def __init__(self, scratch: Path) -> None:
-        profile = scratch / "ipython" / "profile_default"
-        profile.mkdir(parents=True)
+@contextmanager
+def environment(threads: int | None = None) -> Iterator[None]:
+    """The kernels' environment: explorers embed their frames, ipykernel keeps its start-up notes, and
+    a kernel computes on so many threads, unless OMP_NUM_THREADS says otherwise."""
+    with tempfile.TemporaryDirectory(prefix="invertnb-") as scratch:
+        profile = Path(scratch) / "profile_default"
+        profile.mkdir()
         (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 50\n")
-        self.changes = {
+        changes = {
             "INVERTNB_FRAMES": "1",
-            "IPYTHONDIR": str(scratch / "ipython"),
-            "PYTHONHASHSEED": "0",
+            "IPYTHONDIR": scratch,
         }
-
-    def __enter__(self) -> None:
-        self.before = {name: os.environ.get(name) for name in self.changes}
-        os.environ.update(self.changes)
-
-    def __exit__(self, *exc) -> None:
-        for name, value in self.before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        if threads and "OMP_NUM_THREADS" not in os.environ:
+            changes["OMP_NUM_THREADS"] = str(threads)
+        before = {name: os.environ.get(name) for name in changes}
+        os.environ.update(changes)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)

@@ -20,8 +20,6 @@ def without_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.metadata.pop(key, None)
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
-        if "outputs" in cell:
-            cell.outputs = _joined(cell.outputs)
         for output in cell.get("outputs", []):
             # The model behind a widget view has a random id and is gone with its kernel.
             output.get("data", {}).pop(WIDGET, None)
@@ -48,18 +46,6 @@ def _whole_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.Notebo
         else:
             whole.append(output)
     return whole
-
-
-def _joined(outputs: list) -> list:
-    """Neighbouring pieces of one stream as one output: where a kernel cuts them is chance."""
-    joined: list = []
-    for output in outputs:
-        last = joined[-1] if joined else None
-        if last and output.output_type == "stream" and last.get("name") == output.name:
-            last.text += output.text
-        else:
-            joined.append(output)
-    return joined
 
 
 def without_frames(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -1,7 +1,7 @@
 """The law of the coherence of random filters, and whether a row of a table follows it.
 
-The random rows of Tables 4 and 6 are one draw per layer. Judging them needs the law that such a draw
-follows, and here that law is known in closed form, to a good approximation.
+The random rows of Tables 4 and 6 are one draw per layer. Judging them needs the law that such a
+draw follows, and here that law is known in closed form, to a good approximation.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class CoherenceLaw:
     def _table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Grid t, cumulative distribution and logarithm of the density on it."""
         t = np.linspace(0.0, 1.0, GRID)
-        with np.errstate(divide="ignore"):
-            log_density = (self.d - 3) / 2 * np.log1p(-t * t)
+        # A tiny number in place of 0 at t = 1 keeps the logarithm finite there.
+        log_density = (self.d - 3) / 2 * np.log(np.maximum(1 - t * t, 1e-300))
         density = np.exp(log_density)
         steps = (density[1:] + density[:-1]) / 2
         above = np.append(steps[::-1].cumsum()[::-1], 0.0)  # integral from t to 1, over the step

@@ -1,65 +1,43 @@
 """Chapter 4: Algorithm 1 as a network (end of section 2.3, footnotes 3 and 7).
 
 One iteration of model-based IHT is a convolution layer with pooling and unpooling, several are a
-recurrent CNN, and several layers are iterations one after the other. Then what this buys: when the
-iterations recover the code, why the step 1 of Algorithm 1 fails at larger k, and what layers lose.
+recurrent CNN, and several layers are single iterations one after the other. The network's pieces
+are here; when the iterations recover the code is in `invertnb.chapters.recovery`, and what becomes
+of several layers in `invertnb.chapters.multilayer`.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from invertnb import FilterBank, IHTResult, ModelSparse, iht, notebook
-from invertnb.iht import DIVERGED
-from invertnb.notebook import PALETTE, Choice, Explorer, Slider, View, figure, parameter
-from invertnb.notebook.figures import draw_matrix
+from invertnb import FilterBank, IHTResult, ModelSparse, notebook
+from invertnb.chapters import multilayer, recovery
+from invertnb.chapters.recovery import D, HARD, K, N, SPARSITY, iterates, problem, relative, solve
+from invertnb.notebook import PALETTE, figure, parameter
+from invertnb.notebook.figures import MUTED, Figure, draw_matrix
 
-# Figure 2 of the paper.
-M, K, LENGTH, D, N, SPARSITY = 32, 96, 5, 32, 28, 10
-#: Sparsities at which recovery is counted, and those whose spectra are drawn.
-SPARSITIES = (10, 20, 30, 40, 50, 60, 80)
-HARD, HARDEST = 40, 80
-#: A code counts as recovered when its relative error is below this; fixed before any run.
-RECOVERED = 1e-4
-
-#: Algorithms of the recovery table: whether the model is used, and the arguments of `iht`.
-ALGORITHMS = {
-    "IHT, step 1": (False, {}),
-    "model-IHT, step 1": (True, {}),
-    "model-IHT, step 1/2": (True, {"step": 0.5}),
-    "NIHT": (False, {"step": "normalized"}),
-    "model-NIHT": (True, {"step": "normalized"}),
-    "HTP": (False, {"pursuit": True}),
-    "model-HTP": (True, {"pursuit": True}),
-}
-
-# Layers: length of x, channels and filters of each. Channels double while pooling halves the length.
-LAYERS_D, LAYERS = 68, ((16, 32), (32, 64), (64, 128))
-WINDOW, SHARE = 2, 10  # pooling windows; k is one in SHARE of the windows
+SPECTRA_AT = (10, 20, 30, 40, 80)
 
 # Streams of draws.
-ONE, QUALITY, RECOVERY, RATES, SPECTRA, STUCK, DEEP, EXPLORER = range(1, 9)
+VARIANTS_STREAM, SCALINGS, RATES, STUCK, TRAJECTORIES, DEPTH, QUALITY, SPECTRA = range(1, 9)
 
 
 @dataclass(frozen=True)
 class Parameters(notebook.Parameters):
     """What may be changed from the command line."""
 
-    matrices: int = parameter(20, minimum=2, help="random filter banks of Figure 2's size, at k = 10")
-    signals: int = parameter(20, minimum=2, help="signals per filter bank, at k = 10")
-    rate_matrices: int = parameter(5, minimum=2, help="filter banks per k of the recovery table")
-    rate_signals: int = parameter(10, minimum=2, help="signals per filter bank of the recovery table")
-    layer_seeds: int = parameter(5, minimum=2, help="random networks of three layers")
+    matrices: int = parameter(20, minimum=2, help="filter banks at k = 10")
+    signals: int = parameter(10, minimum=2, help="signals per filter bank at k = 10")
+    rate_matrices: int = parameter(4, minimum=2, help="filter banks per k of the recovery table")
+    rate_signals: int = parameter(16, minimum=2, help="signals per bank of the recovery table")
+    networks: int = parameter(4, minimum=2, help="random networks of three layers")
 
 
-PAPER = {"signals": 100, "rate_matrices": 20, "rate_signals": 100, "layer_seeds": 20}
+PAPER = {"signals": 100, "rate_matrices": 20, "rate_signals": 100, "networks": 20}
 
 
 @dataclass(frozen=True)
@@ -70,63 +48,38 @@ class Data:
     variants: dict[str, Tensor]
     quality: dict[int, Quality]
     recovery: dict[str, Tensor]
-    rates: Rates
-    spectra: dict[int, Spectra]
-    stuck: Stuck
-    depth: Depth
+    rates: recovery.Rates
+    spectra: dict[int, recovery.Spectra]
+    trajectories: dict[str, IHTResult]
+    stuck: recovery.Stuck
+    depth: dict[str, multilayer.Depth]
 
 
 def compute(parameters: Parameters) -> Data:
     """All numbers of the chapter."""
     p = parameters
-    quality = {k: iteration_quality(p, k) for k in (SPARSITY, HARD)}
-    curves = {k: spectra(p, k) for k in (SPARSITY, 20, 30, HARD, 60, HARDEST)}
-    return Data(p, variants(p), quality, recovery(p), rates(p), curves, stuck(p), depth(p))
+    banks, signals = p.rate_matrices, p.rate_signals
+    hard = hard_problem(p)
+    return Data(
+        parameters=p,
+        variants=variants(p),
+        quality={k: quality(p, k) for k in (SPARSITY, HARD)},
+        recovery={name: code_errors(p, unit_rows) for name, unit_rows in SCALING.items()},
+        rates=recovery.rates(banks, signals, p.generator(RATES), p.device),
+        spectra=recovery.spectra(SPECTRA_AT, banks, 4, p.generator(SPECTRA), device=p.device),
+        trajectories={
+            name: solve(hard, **options, iterations=300)
+            for name, options in recovery.STEPS.items()
+        },
+        stuck=recovery.stuck(3, 6, p.generator(STUCK), p.device),
+        depth=multilayer.depth(p.networks, p.generator(DEPTH), device=p.device),
+    )
 
 
-class Problem(NamedTuple):
-    """x = W^T z with z in M_k, in the setting of Figure 2."""
-
-    bank: FilterBank
-    model: ModelSparse
-    z: Tensor
-    x: Tensor
-
-
-def problem(
-    k: int, signals: int, generator: torch.Generator, unit_rows: bool = True, device: str = "cpu"
-) -> Problem:
-    """A Gaussian bank, with unit rows or with Theorem 3.1's scaling, and codes of k nonzeros."""
-    bank = FilterBank.gaussian(K, M, LENGTH, generator=generator, device=device)
-    bank = bank.normalized() if unit_rows else bank
-    model = ModelSparse(N, k)
-    z = model.sample(signals, K, N, generator=generator, device=device)
-    return Problem(bank, model, z, bank.synthesis(z, D))
-
-
-def relative(estimate: Tensor, truth: Tensor) -> Tensor:
-    """||estimate - truth|| / ||truth|| of each sample, (batch,)."""
-    return (estimate - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
-
-
-def solve(task: Problem, model: bool = True, **options) -> IHTResult:
-    """`iht` on M_k, or on all k-sparse codes (model=False: blocks of one entry).
-
-    The warning about diverged samples is silenced here: the result counts them, and so do pages.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        sparsity = task.model if model else ModelSparse(1, task.model.k)
-        return iht(task.x, task.bank, sparsity, **options)
-
-
-def iterates(task: Problem, iterations: int) -> Iterator[Tensor]:
-    """z_1, z_2, ... of Algorithm 1, as it is listed: no stopping rule, no care about divergence."""
-    z = torch.zeros_like(task.z)
-    for _ in range(iterations):
-        d = task.x - task.bank.synthesis(z, D)
-        z = task.model.project(z + task.bank.analysis(d)).code
-        yield z
+def hard_problem(p: Parameters) -> recovery.Problem:
+    """At most 20 signals at k = 40, whose residuals are drawn."""
+    signals = min(p.rate_signals, 20)
+    return problem(HARD, signals, p.generator(TRAJECTORIES), device=p.device)
 
 
 # --- One iteration as a layer -------------------------------------------------------------------
@@ -143,7 +96,8 @@ def convolution(bank: FilterBank) -> nn.Module:
 class Pooling(nn.Module):
     """M(h, k) of section 2.3 out of torch.nn layers: max pooling, the k largest, unpooling.
 
-    With unpool=False the pooled map, which the next layer of a CNN takes. k=None keeps all blocks.
+    unpool=False returns the pooled map, which is what the next layer of a CNN takes; k=None keeps
+    every pooled value. Blocks as in `ModelSparse`.
     """
 
     def __init__(self, block: int | tuple[int, int], k: int | None, unpool: bool = True) -> None:
@@ -155,191 +109,141 @@ class Pooling(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         _, switches = self.pool(h.abs())
-        pooled = h.flatten(2).gather(2, switches.flatten(2)).view(switches.shape)  # with its sign
+        # The pooled entry itself, with its sign.
+        pooled = h.flatten(2).gather(2, switches.flatten(2)).view(switches.shape)
         if self.k is not None:
-            top = pooled.flatten(1).abs().topk(self.k).indices
-            kept = torch.zeros_like(pooled.flatten(1)).scatter(1, top, 1.0)
-            pooled = pooled * kept.view(pooled.shape)
+            values = pooled.flatten(1)
+            top = values.abs().topk(self.k).indices
+            pooled = torch.zeros_like(values).scatter(1, top, values.gather(1, top))
+            pooled = pooled.view(switches.shape)
         return pooled if self.unpool is None else self.unpool(pooled, switches)
 
 
-def pooled_map(code: Tensor, window: int) -> Tensor:
-    """The pooled values of a code with at most one nonzero per window: the sum over each window."""
-    return code.unflatten(-1, (-1, window)).sum(-1)
-
-
 def rounding_bound(bank: FilterBank, x: Tensor) -> Tensor:
-    """What two orders of summation may differ by in each entry of W x: 2 gamma_m (|W| |x|).
+    """How far two orders of summation can part in each entry of W x: 2 gamma_m abs(W) abs(x).
 
-    gamma_m = m u / (1 - m u) for m products per entry, u half the machine epsilon.
+    gamma_m = m u / (1 - m u) for sums of m products, u half the machine epsilon.
     """
     roundings = bank.weight[0].numel() * torch.finfo(x.dtype).eps / 2
-    return 2 * roundings / (1 - roundings) * FilterBank(
-        bank.weight.abs(), bank.stride, bank.padding
-    ).analysis(x.abs())  # fmt: skip
+    magnitudes = FilterBank(bank.weight.abs(), bank.stride, bank.padding).analysis(x.abs())
+    return 2 * roundings / (1 - roundings) * magnitudes
 
 
-#: What a CNN does in place of a part of Algorithm 1: h = W x and k to a code.
+def paired(h: Tensor, k: int) -> Tensor:
+    """ReLU and max pooling on the filters w and -w, the pairs folded back into one code."""
+    both = ModelSparse(N, k).project(torch.cat([h, -h], 1).relu()).code
+    return both[:, :K] - both[:, K:]
+
+
+#: What a CNN does in place of a part of Algorithm 1's iteration, from h = W x and k to a code.
 VARIANTS = {
-    "Algorithm 1": lambda h, k: ModelSparse(N, k).project(h),
-    "signed maximum": lambda h, k: ModelSparse(N, k).project(h, by="signed"),
-    "ReLU, then maximum": lambda h, k: ModelSparse(N, k).project(h.relu()),
-    "ReLU, filters in pairs w, -w": lambda h, k: _paired(h, k),
-    "no top-k": lambda h, k: ModelSparse(N, None).project(h),
-    "windows of 2": lambda h, k: ModelSparse(2, k).project(h),
-    "windows of 2, no top-k": lambda h, k: ModelSparse(2, None).project(h),
-    "fixed switches": lambda h, k: ModelSparse(N, k).project(h, "fixed"),
-    "averaged upsampling": lambda h, k: ModelSparse(N, k).project(h, "averaged"),
-    "ReLU, windows of 2, no top-k": lambda h, k: ModelSparse(2, None).project(h.relu()),
+    "Algorithm 1": lambda h, k: ModelSparse(N, k).project(h).code,
+    "signed maximum": lambda h, k: ModelSparse(N, k).project(h, by="signed").code,
+    "ReLU, then maximum": lambda h, k: ModelSparse(N, k).project(h.relu()).code,
+    "ReLU, filters w and -w": paired,
+    "windows of 2": lambda h, k: ModelSparse(2, k).project(h).code,
+    "no top-k": lambda h, k: ModelSparse(N, None).project(h).code,
+    "fixed switches": lambda h, k: ModelSparse(N, k).project(h, "fixed").code,
+    "averaged": lambda h, k: ModelSparse(N, k).project(h, "averaged").code,
+    "ReLU, windows of 2, no top-k": lambda h, k: ModelSparse(2, None).project(h.relu()).code,
 }
-#: What is measured of each, in the order of the last axis.
 MEASURES = ("change", "kept", "nonzeros", "found", "error")
 
 
-def _paired(h: Tensor, k: int) -> tuple[Tensor]:
-    both = ModelSparse(N, k).project(torch.cat([h, -h], 1).relu()).code
-    return (both[:, :K] - both[:, K:],)
-
-
 def variants(p: Parameters) -> dict[str, Tensor]:
-    """The variants at k = 10 with the paper's scaling, each (matrices, MEASURES), means over signals.
+    """Every variant at k = 10 with the paper's scaling: (matrices, MEASURES), means over signals.
 
-    change: relative difference to Algorithm 1's code; kept: share of its support that is kept;
+    change: relative difference to Algorithm 1's code; kept: share of that code's support;
     nonzeros; found: share of the true support; error: ||x - W^T code|| / ||x||.
     """
-    table = {name: [] for name in VARIANTS}
-    generator = p.generator(ONE)
+    rows = {name: [] for name in VARIANTS}
+    generator = p.generator(VARIANTS_STREAM)
     for _ in range(p.matrices):
         task = problem(SPARSITY, p.signals, generator, unit_rows=False, device=p.device)
         h = task.bank.analysis(task.x)
-        codes = {name: rule(h, SPARSITY)[0] for name, rule in VARIANTS.items()}
-        reference = codes["Algorithm 1"]
-        for name, code in codes.items():
-            count = [
+        reference = VARIANTS["Algorithm 1"](h, SPARSITY)
+        for name, rule in VARIANTS.items():
+            code = rule(h, SPARSITY)
+            kept, nonzeros, found = (
                 ((code != 0) & mask).flatten(1).sum(1).double()
                 for mask in (reference != 0, code != 0, task.z != 0)
-            ]
+            )
             error = relative(task.bank.synthesis(code, D), task.x)
-            row = (relative(code, reference), count[0] / SPARSITY, count[1], count[2] / SPARSITY, error)
-            table[name].append(torch.stack([column.mean() for column in row]).cpu())
-    return {name: torch.stack(rows) for name, rows in table.items()}
+            row = (relative(code, reference), kept / SPARSITY, nonzeros, found / SPARSITY, error)
+            rows[name].append(torch.stack([column.mean() for column in row]).cpu())
+    return {name: torch.stack(table) for name, table in rows.items()}
 
 
 # --- Several iterations -------------------------------------------------------------------------
 
+SCALING = {"unit rows": True, "Gaussian rows": False}
+
 
 class Quality(NamedTuple):
-    """Mean relative errors of the iterates, (matrices, iterations), and who gained by the last."""
+    """Mean relative errors over Algorithm 1's iterations, (matrices, iterations)."""
 
-    x: Tensor
-    z: Tensor
-    improved: float  # share of signals whose last iterate beats the first, in x and in z
+    x: Tensor  # ||x - W^T z_i|| / ||x||
+    z: Tensor  # ||z_i - z|| / ||z||
+    improved: Tensor  # bool (signals,): both are smaller at the last iteration than at the first
 
 
-def iteration_quality(p: Parameters, k: int, iterations: int = 10) -> Quality:
-    """Errors of x and z over Algorithm 1's iterations, with the paper's scaling."""
-    generator, of_x, of_z, better = p.generator(QUALITY + 100 * k), [], [], []
-    for _ in range(p.matrices if k == SPARSITY else p.rate_matrices):
+def quality(p: Parameters, k: int, iterations: int = 10) -> Quality:
+    """Algorithm 1 with the paper's scaling, iterate by iterate."""
+    generator, rows = p.generator(QUALITY), []
+    for _ in range(p.matrices):
         task = problem(k, p.signals, generator, unit_rows=False, device=p.device)
-        codes = list(iterates(task, iterations))
-        x = torch.stack([relative(task.bank.synthesis(code, D), task.x) for code in codes]).cpu()
-        z = torch.stack([relative(code, task.z) for code in codes]).cpu()
-        of_x.append(x.mean(1))
-        of_z.append(z.mean(1))
-        better.append((x[-1] < x[0]) & (z[-1] < z[0]))
-    improved = float(torch.cat(better).double().mean())
-    return Quality(torch.stack(of_x), torch.stack(of_z), improved)
+        run = iterates(task, iterations)
+        errors = [(relative(task.x - d, task.x), relative(z, task.z)) for z, d in run]
+        x, z = map(torch.stack, zip(*errors, strict=True))
+        rows.append((x.mean(1), z.mean(1), (x[-1] < x[0]) & (z[-1] < z[0])))
+    x, z, improved = zip(*rows, strict=True)
+    return Quality(torch.stack(x).cpu(), torch.stack(z).cpu(), torch.cat(improved).cpu())
 
 
-def recovery(p: Parameters) -> dict[str, Tensor]:
-    """Algorithm 1 at k = 10: relative errors of the code, (matrices, signals), for both scalings."""
-    found = {}
-    for scaling, unit_rows in (("unit rows", True), ("Gaussian rows", False)):
-        generator, errors = p.generator(RECOVERY), []
-        for _ in range(p.matrices):
-            task = problem(SPARSITY, p.signals, generator, unit_rows, p.device)
-            errors.append(relative(solve(task).code, task.z).cpu())
-        found[scaling] = torch.stack(errors)
-    return found
+def code_errors(p: Parameters, unit_rows: bool) -> Tensor:
+    """Algorithm 1 at k = 10, at most 100 iterations: errors of the code, (matrices, signals)."""
+    generator, errors = p.generator(SCALINGS), []
+    for _ in range(p.matrices):
+        task = problem(SPARSITY, p.signals, generator, unit_rows, p.device)
+        errors.append(relative(solve(task).code, task.z).cpu())
+    return torch.stack(errors)
 
 
-class Rates(NamedTuple):
-    """The recovery table: per algorithm, all (sparsities, matrices, signals)."""
-
-    recovered: dict[str, Tensor]
-    diverged: dict[str, Tensor]
-    iterations: dict[str, Tensor]
+# --- Figures ------------------------------------------------------------------------------------
 
 
-def rates(p: Parameters) -> Rates:
-    """Which signals each algorithm recovers, every one on the same banks and codes, unit rows."""
-    shape = (len(SPARSITIES), p.rate_matrices, p.rate_signals)
-    out = Rates(*({name: torch.zeros(shape) for name in ALGORITHMS} for _ in Rates._fields))
-    for i, k in enumerate(SPARSITIES):
-        generator = p.generator(RATES + 100 * k)
-        for j in range(p.rate_matrices):
-            task = problem(k, p.rate_signals, generator, device=p.device)
-            for name, (model, options) in ALGORITHMS.items():
-                result = solve(task, model, **options)
-                out.recovered[name][i, j] = (relative(result.code, task.z) < RECOVERED).cpu().float()
-                out.diverged[name][i, j] = result.diverged.cpu().float()
-                out.iterations[name][i, j] = result.iterations.cpu().float()
-    return out
+def draw(data: Data) -> Figure:
+    """The recovery table as a figure."""
+    return recovery.draw_rates(data.rates)
 
 
-# --- Why step 1 fails ---------------------------------------------------------------------------
+def draw_layer(h: Tensor, pooled: Tensor, code: Tensor, z: Tensor) -> Figure:
+    """One signal through the layer: h = W x, the pooled values that are kept, their code, and z."""
+    fig, axes = figure(7.5, 5.0, nrows=4, sharex=True, height_ratios=(28, 5, 28, 28))
+    names = ("$h=Wx$", "pooled", r"$\mathbb{M}(h,k)$", "$z$")
+    limit = float(h.abs().max())
+    for ax, name, values in zip(axes, names, (h, pooled, code, z), strict=True):
+        image = draw_matrix(ax, values.cpu().T, limit=limit)
+        ax.set(aspect="auto", yticks=[])
+        ax.set_ylabel(name, rotation=0, ha="right", va="center")
+    axes[-1].set_xlabel("filter $i$ (downwards: shift $j$)")
+    fig.colorbar(image, ax=axes, shrink=0.6, pad=0.01)
+    return fig
 
 
-class Spectra(NamedTuple):
-    """Largest eigenvalues of W_S W_S^T, one column a signal, and whether Algorithm 1 recovered it."""
-
-    truth: Tensor  # (signals,): S the true support
-    moving: Tensor  # (iterations, signals): S the true support and two neighbouring iterates'
-    recovered: Tensor  # (signals,)
-
-
-def spectra(p: Parameters, k: int, iterations: int = 8) -> Spectra:
-    """The numbers that a step of 1 must keep below 2, on the supports that Algorithm 1 meets."""
-    generator, parts = p.generator(SPECTRA + 100 * k), []
-    for _ in range(p.rate_matrices):
-        task = problem(k, max(2, p.rate_signals // 2), generator, device=p.device)
-        W = task.bank.matrix(D)
-        truth, last, moving = task.z != 0, torch.zeros_like(task.z), []
-        for code in iterates(task, iterations):
-            moving.append(_largest_eigenvalues(W, truth | (last != 0) | (code != 0)))
-            last = code
-        recovered = relative(solve(task).code, task.z) < RECOVERED
-        parts.append((_largest_eigenvalues(W, truth), torch.stack(moving), recovered.cpu()))
-    return Spectra(*(torch.cat(column, -1) for column in zip(*parts, strict=True)))
+def draw_quality(data: Data) -> Figure:
+    """Errors of x and z over the iterations, k = 10 and k = 40: mean, and the range over banks."""
+    fig, axes = figure(7.5, 2.9, ncols=len(data.quality))
+    for ax, (k, found) in zip(axes, data.quality.items(), strict=True):
+        for label, errors, colour in (("$x$", found.x, "blue"), ("$z$", found.z, "vermillion")):
+            steps = range(1, errors.shape[1] + 1)
+            ink = PALETTE[colour]
+            ax.fill_between(steps, errors.amin(0), errors.amax(0), alpha=0.2, lw=0, color=ink)
+            ax.plot(steps, errors.mean(0), color=ink, marker="o", ms=4, label=label)
+        ax.axhline(1, color=MUTED, lw=1, ls=":")
+        ax.set(yscale="log", xlabel=f"iteration $i$, $k={k}$")
+    axes[0].set_ylabel("mean relative error")
+    axes[0].legend(frameon=False, title="error of", title_fontsize=9)
+    return fig
 
 
-def _largest_eigenvalues(W: Tensor, supports: Tensor) -> Tensor:
-    rows = [W[support] for support in supports.flatten(1)]
-    return torch.stack([torch.linalg.eigvalsh(R @ R.T)[-1] for R in rows]).cpu()
-
-
-class Stuck(NamedTuple):
-    """The cautious step 1/||W||^2 at k = 80, all bool (signals,)."""
-
-    recovered: Tensor
-    diverged: Tensor
-    fixed: Tensor  # the last iterate is a fixed point of the cautious iteration ...
-    fixed_half: Tensor  # ... and of the one with step 1/2
-    norms: Tensor  # (matrices,): ||W||^2
-
-
-def stuck(p: Parameters) -> Stuck:
-    """Where the cautious step ends, and whether a longer step would leave that place."""
-    generator, rows, norms = p.generator(STUCK), [], []
-    for _ in range(3):
-        task = problem(HARDEST, 6, generator, device=p.device)
-        norms.append(task.bank.norm(D) ** 2)
-        result = solve(task, step=1 / norms[-1], iterations=1200)
-        gradient = task.bank.analysis(task.x - task.bank.synthesis(result.code, D))
-        stays = [
-            relative(task.model.project(result.code + step * gradient).code, result.code) < 1e-9
-            for step in (1 / norms[-1], 0.5)
-        ]
-        recovered = relative(result.code, task.z) < RECOVERED
-        rows.append([flag.cpu() for flag in (recovered, result.diverged, *stays)])
-    return Stuck(*(torch.cat(column) for column in zip(*rows, strict=True)), torch.tensor(norms))

@@ -77,12 +77,8 @@ def compute(parameters: Parameters) -> Data:
     """Draw the banks of `parameters` and take the spectrum of each W."""
     p = parameters
     generator = p.generator()
-    banks = [
-        FilterBank.gaussian(
-            p.K, p.M, p.l, stride=p.stride, generator=generator, device=p.device
-        )
-        for _ in range(p.matrices)
-    ]
+    shape = {"K": p.K, "M": p.M, "l": p.l, "stride": p.stride, "device": p.device}
+    banks = [FilterBank.gaussian(**shape, generator=generator) for _ in range(p.matrices)]
     first = banks[0]
     values, vectors = torch.linalg.eigh(normal(first, p.D))
     others = [torch.linalg.eigvalsh(normal(bank, p.D)) for bank in banks[1:]]
@@ -141,16 +137,15 @@ def draw_layer(bank: FilterBank, x: Tensor) -> Figure:
     # Everything stands in units of W's cells: W at the origin, then x and h, centred beside it.
     x_left, h_left = columns + 5, columns + 14
     x_top = (rows - columns) / 2
-    W_max = float(W.abs().max())
-    for values, left, top, limit in (
-        (W, 0, 0, W_max),
-        (x.reshape(-1, 1), x_left, x_top, None),
-        (h, h_left, 0, None),
+    for values, left, top, block in (
+        (W, 0, 0, n),
+        (x.reshape(-1, 1), x_left, x_top, D),
+        (h, h_left, 0, n),
     ):
         width = values.shape[1] if left == 0 else 2
-        image = draw_matrix(ax, values, limit)
+        image = draw_matrix(ax, values)
         image.set_extent((left, left + width, top + values.shape[0], top))
-        _grid(ax, left, top, width, values.shape[0], n if left != x_left else D, D)
+        _grid(ax, left, top, width, values.shape[0], block, D)
     label = {"ha": "center", "va": "center"}
     for i in range(K):
         ax.text(h_left + 2.6, (i + 0.5) * n, f"$h_{{{i + 1}}}$", ha="left", va="center")
@@ -160,9 +155,8 @@ def draw_layer(bank: FilterBank, x: Tensor) -> Figure:
     for m in range(M):
         name = f"$x_{{{m + 1}}}$"
         ax.text(x_left - 0.6, x_top + (m + 0.5) * D, name, ha="right", va="center")
-    middle = rows / 2
     for left, text in ((x_left - 3.6, r"$\times$"), (h_left - 3.5, "=")):
-        ax.text(left, middle, text, fontsize=14, **label)
+        ax.text(left, rows / 2, text, fontsize=14, **label)
     for y, length, text in ((-0.8, l, "$l$"), (-3, D, "$D$"), (-5.2, columns, "$MD$")):
         _measure(ax, (0, y), (length, y), text)
     _measure(ax, (-1, 0), (-1, n), "$n$")
@@ -196,7 +190,7 @@ def _measure(ax, start, end, text: str) -> None:
 def draw_gram(bank: FilterBank, size: int) -> Figure:
     """W W^T and W^T W of a small bank, with lines between filters and between channels."""
     W = bank.matrix(size)
-    fig, axes = figure(7.5, 3.9, ncols=2)
+    fig, axes = figure(7.5, 3.5, ncols=2)
     limit = float(bank.gram().abs().max())
     panels = ((W @ W.T, bank.code_size(size), "row $(i, j)$"), (W.T @ W, size, "column $(m, d)$"))
     for ax, (values, step, label) in zip(axes, panels, strict=True):
@@ -296,8 +290,8 @@ def explorer() -> Explorer:
         ],
         _structure,
         alt="The matrix W of four filters of length {l} at stride {t} on {M} channels",
-        caption=f"The matrix W of {EXPLORED_FILTERS} random filters. A band of rows is one filter, "
-        "a panel of columns one channel. The signal's length D is the smallest from "
+        caption=f"The matrix W of {EXPLORED_FILTERS} random filters of unit norm. A band of rows is "
+        "one filter, a panel of columns one channel. The signal's length D is the smallest from "
         f"{SHORTEST} on for which the number of shifts n is an integer.",
     )
 
@@ -305,7 +299,7 @@ def explorer() -> Explorer:
 def _structure(l: int, t: int, M: int) -> View:  # noqa: E741
     D = l + t * math.ceil((SHORTEST - l) / t)
     draws = torch.Generator().manual_seed(1000 * l + 10 * t + M)
-    bank = FilterBank.gaussian(EXPLORED_FILTERS, M, l, stride=t, generator=draws)
+    bank = FilterBank.gaussian(EXPLORED_FILTERS, M, l, stride=t, generator=draws).normalized()
     W, n = bank.matrix(D), bank.code_size(D)
     fig, ax = figure(6.0, 3.6)
     image = draw_matrix(ax, W)
@@ -315,9 +309,8 @@ def _structure(l: int, t: int, M: int) -> View:  # noqa: E741
     ax.set_xlim(0, W.shape[1])
     ax.set_ylim(W.shape[0], 0)
     ax.set_xticks([(m + 0.5) * D for m in range(M)], [f"channel {m + 1}" for m in range(M)])
-    ax.set_yticks(
-        [(i + 0.5) * n for i in range(bank.K)], [f"filter {i + 1}" for i in range(bank.K)]
-    )
+    filters = range(bank.K)
+    ax.set_yticks([(i + 0.5) * n for i in filters], [f"filter {i + 1}" for i in filters])
     ax.tick_params(length=0)
     singular = torch.linalg.svdvals(W)
     rank = int((singular > 1e-9 * singular[0]).sum())

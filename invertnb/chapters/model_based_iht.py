@@ -9,46 +9,30 @@ from __future__ import annotations
 
 import functools
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from invertnb import FilterBank, ModelSparse, iht, least_squares
+from invertnb import FilterBank, ModelSparse
+from invertnb.chapters import decoders
+from invertnb.chapters.decoders import DECODERS, ITERATIONS, error, norm
 from invertnb.notebook import Choice, Explorer, Parameters as Base, Slider, View, parameter
-from invertnb.notebook.figures import MUTED, PALETTE, Figure, figure
+from invertnb.notebook.figures import MUTED, PALETTE, Axes, Figure, figure
 
 PAPER = {"matrices": 100, "signals": 1000}
 
-# The readings of the decoder in Figure 2(c), in the order in which they are shown.
-DECODERS = {
-    "fixed": "M_fixed, as captioned",
-    "fixed places": "M_fixed, and z at the fixed places",
-    "averaged": "averaged upsampling",
-    "known": "M_known",
-    "known squared": "M_known, error squared",
-    "blocks": "true blocks, max switch",
-    "support": "true support",
-    "pursuit": "M_known, then least squares",
-    "iht 2": "Algorithm 1, 2 iterations",
-    "iht 3": "Algorithm 1, 3 iterations",
-    "iht 5": "Algorithm 1, 5 iterations",
-    "iht 10": "Algorithm 1, 10 iterations",
-    "all of h": "all of h, least squares",
-}
 RATIOS = {
     "a": "(a) ||W^T z|| / ||z||",
     "b": "(b) ||W W^T z|| / ||z||, as captioned",
     "b support": "(b) the same on the true support",
 }
-ITERATIONS = (2, 3, 5, 10)
 
 
 @dataclass(frozen=True)
 class Parameters(Base):
-    """Sizes of the experiment; the defaults are those of section 4.2 but for the number of draws."""
+    """Sizes of the experiment; by default those of section 4.2, which leaves the draws open."""
 
     matrices: int = parameter(20, minimum=2, help="random filter banks")
     signals: int = parameter(100, minimum=1, help="signals per filter bank")
@@ -63,9 +47,8 @@ class Parameters(Base):
         if self.l > self.D:
             raise ValueError(f"l={self.l}: expected at most the signal length D={self.D}")
         if self.K * self.n < self.M * self.D:
-            raise ValueError(
-                f"K={self.K}: expected K n >= M D (section 2.2), but {self.K * self.n} < {self.M * self.D}"
-            )
+            rows, columns = self.K * self.n, self.M * self.D
+            raise ValueError(f"K={self.K}: expected Kn >= MD (section 2.2), but {rows} < {columns}")
         if self.k > self.K:
             raise ValueError(f"k={self.k}: expected at most the {self.K} blocks")
 
@@ -110,58 +93,6 @@ class Data:
     length: Tensor
 
 
-def norm(array: Tensor) -> Tensor:
-    """l2 norm of each sample: (batch, ...) to (batch,)."""
-    return array.flatten(1).norm(dim=1)
-
-
-def decoder_errors(z: Tensor, bank: FilterBank, model: ModelSparse, D: int) -> dict[str, Tensor]:
-    """||x - x_hat|| / ||x|| for x = W^T z, h = W x and the one-step readings, (batch,) each."""
-    x = bank.synthesis(z, D)
-    h = bank.analysis(x)
-    support = z != 0
-    known = model.project(h).code
-    block_maxima = ModelSparse(model.block, None).project(h).code
-    codes = {
-        "fixed": model.project(h, switches="fixed").code,
-        "averaged": model.project(h, switches="averaged").code,
-        "known": known,
-        "blocks": block_maxima * support.any(-1, keepdim=True),
-        "support": h * support,
-        "pursuit": least_squares(x, bank, known != 0),
-    }
-    errors = {name: norm(x - bank.synthesis(code, D)) / norm(x) for name, code in codes.items()}
-    # The same values at the centres of their blocks, which is where M_fixed puts what it finds.
-    x_fixed = bank.synthesis(model.project(z, switches="fixed").code, D)
-    guess = model.project(bank.analysis(x_fixed), switches="fixed").code
-    errors["fixed places"] = norm(x_fixed - bank.synthesis(guess, D)) / norm(x_fixed)
-    return errors | {"known squared": errors["known"].square()}
-
-
-def residuals(x: Tensor, bank: FilterBank, model: ModelSparse, iterations: int) -> Tensor:
-    """||x - W^T z_i|| / ||x|| of Algorithm 1, (iterations + 1, batch)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # at large k step 1 diverges: chapter 4
-        rows = iht(x, bank, model, iterations=iterations, tol=0.0).residuals
-    return torch.cat([rows, rows[-1:].expand(iterations + 1 - len(rows), -1)])
-
-
-def frame_operator(bank: FilterBank, D: int) -> Tensor:
-    """W^T W, (M, D, M, D): one l x l patch of filter products, added at each of the n shifts."""
-    patch = torch.einsum("ima,inb->manb", bank.weight, bank.weight)
-    total = patch.new_zeros(bank.M, D, bank.M, D)
-    for j in range(bank.code_size(D)):
-        total[:, j : j + bank.l, :, j : j + bank.l] += patch
-    return total
-
-
-def invert(h: Tensor, bank: FilterBank, D: int) -> Tensor:
-    """The x with W x = h, by least squares on all of h; unique where the rows of W span."""
-    factor = torch.linalg.cholesky(frame_operator(bank, D).view(bank.M * D, -1))
-    x = torch.cholesky_solve(bank.synthesis(h, D).flatten(1).T, factor).T
-    return x.reshape(-1, bank.M, D)
-
-
 def compute(p: Parameters) -> Data:
     """Run the experiment of section 4.2 for every reading of Figure 2."""
     filters, codes = p.generator(1), p.generator(2)
@@ -183,12 +114,17 @@ def _one_matrix(z: Tensor, bank: FilterBank, p: Parameters) -> dict:
     x = bank.synthesis(z, p.D)
     h = bank.analysis(x)
     support, energy = z != 0, norm(z).square()
-    known = p.model.project(h).code
+    codes = decoders.one_step_codes(z, x, h, bank, p.model)
+    x_hats = {name: bank.synthesis(code, p.D) for name, code in codes.items()}
+    x_hats["all of h"] = decoders.invert(h, bank, p.D)
+    errors = {name: error(x, x_hat) for name, x_hat in x_hats.items()}
+    errors["known squared"] = errors["known"].square()
+    errors["fixed places"] = decoders.error_at_fixed_places(z, bank, p.model, p.D)
+    rows = decoders.residuals(x, bank, p.model, max(ITERATIONS))
+    errors |= {f"iht {i}": rows[i] for i in ITERATIONS}
+
+    known, fixed = codes["known"], x_hats["fixed"]
     hit = (known != 0) & support
-    fixed = bank.synthesis(p.model.project(h, switches="fixed").code, p.D)
-    rows = residuals(x, bank, p.model, max(ITERATIONS))
-    errors = decoder_errors(z, bank, p.model, p.D) | {f"iht {i}": rows[i] for i in ITERATIONS}
-    errors["all of h"] = norm(x - invert(h, bank, p.D)) / norm(x)
     parts = {"missed": z * ~hit, "misplaced": known * ~hit, "values": (known - z) * hit}
     return {
         "ratios": {
@@ -259,11 +195,12 @@ def _paper_range(ax) -> None:
 def draw_decoders(data: Data) -> Figure:
     """One row for each reading of the decoder: range, 5 to 95 %, and mean of its errors."""
     fig, ax = figure(7.5, 4.4)
+    butt = {"solid_capstyle": "butt"}  # a bar that ends where its interval does
     for row, key in enumerate(DECODERS):
         s = summary(data.errors[key])
         colour = PALETTE["vermillion" if key == "fixed" else "blue"]
         ax.plot([s["min"], s["max"]], [row, row], color=colour, lw=1)
-        ax.plot([s["5 %"], s["95 %"]], [row, row], color=colour, lw=6, alpha=0.45)
+        ax.plot([s["5 %"], s["95 %"]], [row, row], color=colour, lw=6, alpha=0.45, **butt)
         ax.plot(s["mean"], row, "o", color=colour, ms=5)
     _paper_range(ax)
     ax.axvline(0.5, color=PALETTE["black"], lw=1, ls="--")
@@ -315,6 +252,14 @@ def draw_approximation(z: Tensor, k: int) -> Figure:
     return fig
 
 
+def _frame() -> tuple[Figure, Axes]:
+    """An explorer's canvas: its axes stand still from frame to frame, whatever the tick labels."""
+    fig, ax = figure(7.0, 2.8)
+    fig.set_layout_engine(None)
+    fig.subplots_adjust(left=0.09, right=0.98, bottom=0.19, top=0.97)
+    return fig, ax
+
+
 def explorer(signals: int = 200) -> Explorer:
     """The errors of one decoder over random signals at sparsity k, from one filter bank."""
     shown = ("fixed", "known", "support", "pursuit", "iht 5")
@@ -325,13 +270,15 @@ def explorer(signals: int = 200) -> Explorer:
         p = Parameters(k=k)
         bank = p.bank(p.generator(3))
         z = p.model.sample(signals, p.K, p.n, generator=p.generator(4))
-        last = residuals(bank.synthesis(z, p.D), bank, p.model, 5)[-1]
-        return decoder_errors(z, bank, p.model, p.D) | {"iht 5": last}
+        x = bank.synthesis(z, p.D)
+        codes = decoders.one_step_codes(z, x, bank.analysis(x), bank, p.model)
+        errors = {name: error(x, bank.synthesis(codes[name], p.D)) for name in shown[:-1]}
+        return errors | {shown[-1]: decoders.residuals(x, bank, p.model, 5)[-1]}
 
     def show(k: int, decoder: str) -> View:
         errors = errors_at(k)[decoder]
         numbers = summary(errors.view(1, -1).expand(2, -1))
-        fig, ax = figure(7.0, 2.7)
+        fig, ax = _frame()
         _paper_range(ax)
         ax.hist(errors.clamp(max=1.79), edges, color=PALETTE["blue"], histtype="stepfilled")
         ax.axvline(numbers["mean"], color=PALETTE["vermillion"])
@@ -348,21 +295,12 @@ def explorer(signals: int = 200) -> Explorer:
         show,
         alt="Histogram of relative reconstruction errors at sparsity k = {k}, decoder: {decoder}",
         caption=f"Errors of one decoder over {signals} random signals from one filter bank of "
-        "Figure 2's size. Grey: the paper's 0.1 to 0.2. Red line: the mean. What lies beyond 1.8 "
+        "Figure 2's size. Gray: the paper's 0.1 to 0.2. Red line: the mean. What lies beyond 1.8 "
         "is counted in the last bar.",
     )
 
 
-def iterates(x: Tensor, bank: FilterBank, model: ModelSparse, count: int) -> list[Tensor]:
-    """z_0 = 0, z_1, ..., z_count of Algorithm 1, as it stands: nothing stops it from diverging."""
-    zs, d = [torch.zeros_like(bank.analysis(x))], x
-    for _ in range(count):
-        zs.append(model.project(zs[-1] + bank.analysis(d)).code)
-        d = x - bank.synthesis(zs[-1], x.shape[-1])
-    return zs
-
-
-def steps_explorer(last: int = 10) -> Explorer:
+def steps_explorer(last: int = 8) -> Explorer:
     """Algorithm 1 on one signal, iteration by iteration: the true code against the iterate."""
     edge = 1.5
 
@@ -372,8 +310,8 @@ def steps_explorer(last: int = 10) -> Explorer:
         bank = p.bank(p.generator(3))
         z = p.model.sample(1, p.K, p.n, generator=p.generator(5))
         x = bank.synthesis(z, p.D)
-        zs = iterates(x, bank, p.model, last)
-        gaps = torch.cat([norm(x - bank.synthesis(guess, p.D)) / norm(x) for guess in zs])
+        zs = decoders.iterates(x, bank, p.model, last)
+        gaps = torch.cat([error(x, bank.synthesis(guess, p.D)) for guess in zs])
         return z[0], [guess[0] for guess in zs], gaps
 
     def show(i: int, k: int) -> View:
@@ -381,7 +319,7 @@ def steps_explorer(last: int = 10) -> Explorer:
         guess, (K, n) = zs[i], truth.shape
         right, wrong = (guess != 0) & (truth != 0), (guess != 0) & (truth == 0)
         ring = {"mfc": "none", "mec": PALETTE["black"], "mew": 1.2, "ms": 8}
-        fig, ax = figure(7.0, 2.9)
+        fig, ax = _frame()
         ax.axhline(0, color=MUTED, lw=0.8)
         for mask, code, marker, label, style in (
             (truth != 0, truth, "o", "true code", ring),
@@ -407,7 +345,7 @@ def steps_explorer(last: int = 10) -> Explorer:
             Choice("k", {"k = 10": 10, "k = 40": 40}, label="sparsity"),
         ],
         show,
-        alt="True code and iterate of Algorithm 1 after {i} iterations, {k}",
+        alt="Iterate number {i} of Algorithm 1 against the true code, {k}",
         caption="The iterate of Algorithm 1 against the code that made the signal. A ring is a "
         "nonzero of the true code; a dot inside it, an entry found. Entries beyond "
         f"{edge} are drawn at that height.",

@@ -22,8 +22,7 @@ M, K, LENGTH, D, SPARSITY = 32, 96, 5, 32, 10
 D_PAIRED = 30
 
 BLOCKS = (1, 2, 4, 7, 14, 28)
-DEGREES = tuple(range(0, 95, 5))
-FRAMES = (0, 5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90)  # of the angles, in the built page
+DEGREES = (0, 5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90)
 BIAS = 0.5
 
 # Streams of draws; a bank for Table 4 has the stream FILTERS * (place of its size + 1) + draw.
@@ -38,7 +37,7 @@ class Parameters(notebook.Parameters):
     banks: int = parameter(5, minimum=2, help="filter banks of Figure 2's size, for the pooling")
     draws: int = parameter(20, minimum=3, help="random filter banks per layer size of Table 4")
     shift_filters: int = parameter(
-        256, minimum=0, help="compare all shifts for banks of at most this many filters"
+        128, minimum=0, help="compare all shifts for banks of at most this many filters"
     )
 
 
@@ -95,7 +94,7 @@ def rectified(bank: FilterBank, x: Tensor, bias: float = 0.0) -> Tensor:
 
 
 def bias_error(bias: float) -> float:
-    """Root mean square of min(|h|, |bias|) for h of N(0, 1): what a bias costs a pair network."""
+    """Root mean square of ``min(|h|, |bias|)`` for h of N(0, 1): what a bias costs a pair network."""
     b = abs(bias)
     inside = math.erf(b / math.sqrt(2))  # P(|h| < b)
     density = math.exp(-b * b / 2) / math.sqrt(2 * math.pi)
@@ -145,23 +144,25 @@ def hypotheses(p: Parameters, basis: FilterBank) -> Hypotheses:
 
 
 def pair_code(h: Tensor, model: ModelSparse) -> Tensor:
-    """The pair network's pooled code, as one code for W: M(ReLU(h)) - M(ReLU(-h)), top-k jointly."""
+    """The pair network's pooled code, as one code for W; top-k is taken over both channels."""
     pooled = model.project(torch.cat([h.relu(), (-h).relu()], dim=1)).code
     return pooled[:, : h.shape[1]] - pooled[:, h.shape[1] :]
 
 
 CODES = {
-    "pairs, each pooled": pair_code,
-    "one maximum of |Wx|": lambda h, model: model.project(h).code,
-    "one maximum of Wx": lambda h, model: model.project(h, by="signed").code,
+    "pairs": pair_code,
+    "maximum of |Wx|": lambda h, model: model.project(h).code,
+    "maximum of Wx": lambda h, model: model.project(h, by="signed").code,
 }
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """survival[name]: share of blocks that keep both signs, per block length, (banks, lengths);
-    errors[code, k]: relative error, (banks, signals); equal: share of the signals whose pair code
-    is the code of one maximum of |Wx|, by k; exact: that the codes agree on the orthonormal basis;
+    """What pooling does to pairs.
+
+    survival[name]: share of blocks that keep both signs, per block length, (banks, lengths);
+    errors[code, k]: relative errors, (banks, signals); equal[k]: share of the signals whose pair
+    code is the code of one maximum of ``|Wx|``.
     """
 
     survival: dict[str, Tensor]
@@ -208,7 +209,7 @@ def pooling(p: Parameters) -> Pooling:
 
 
 def nearly_paired(bank: FilterBank, theta: float, *, generator: torch.Generator) -> FilterBank:
-    """Psi^T as a bank whose partner of w is -cos(theta) w + sin(theta) u, u random, orthogonal to w.
+    """Psi^T as a bank: the partner of w is -cos(theta) w + sin(theta) u, u random, normal to w.
 
     theta is in radians; the bank's filters have unit norm, and so have the partners.
     """
@@ -236,7 +237,8 @@ def pair_bound(psi: FilterBank) -> float:
     psi is W over V, filters of W first; at stride l the norm is that of the filters alone.
     """
     first, second = psi.weight.flatten(1).chunk(2)
-    gap = float(torch.linalg.matrix_norm(first + second, 2))
+    gap = first + second
+    gap = math.sqrt(max(0.0, float(torch.linalg.eigvalsh(gap @ gap.T)[-1])))
     return (2 + gap) * gap
 
 
@@ -286,7 +288,8 @@ def draw_rectifiers(data: Data):
     """What a pair makes of one entry h, and the errors of ReLU alone against their prediction."""
     fig, (left, right) = figure(ncols=2)
     h = torch.linspace(-2, 2, 401)
-    for label, bias, style in (("pair", 0.0, "-"), ("bias -1/2", -0.5, "--"), ("bias +1/2", 0.5, ":")):
+    for bias, style in ((0.0, "-"), (-BIAS, "--"), (BIAS, ":")):
+        label = f"pair, bias {bias:+g}" if bias else "pair"
         left.plot(h, (h + bias).relu() - (bias - h).relu(), style, label=label)
     left.plot(h, h.relu(), "-.", label="ReLU alone")
     left.set(xlabel="$h$", ylabel="what the decoder receives")
@@ -371,6 +374,9 @@ def pairs_explorer(data: Data) -> Explorer:
         left.set(xlabel=r"entries of $Wx$", ylabel=r"entries of $W\hat x$")
         left.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5))
         draw_near_pairs(data, mark=theta, axes=right)
+        # Fixed margins: quicker than a computed layout, and no frame is displaced.
+        fig.set_layout_engine(None)
+        fig.subplots_adjust(left=0.08, right=0.99, bottom=0.17, top=0.97, wspace=0.22)
         values = {
             "relative error of this signal": float(relative_error(x, estimate)),
             "predicted": pair_error(math.radians(theta)),
@@ -379,13 +385,14 @@ def pairs_explorer(data: Data) -> Explorer:
         }
         return View(fig, values)
 
-    slider = Slider("theta", FRAMES, "angle between partner and -w, degrees", 20, live=DEGREES)
+    label = "angle between partner and -w, degrees"
+    slider = Slider("theta", DEGREES, label, default=20, live=range(0, 91))
     return Explorer(
         "near-pairs", [slider], show,
-        alt="Scatter of reconstructed against true entries of Wx, and error against angle, with the "
-        "partners {theta} degrees away from -w.",
-        caption="Turn the partners away from -w. Left: the entries of one signal in the basis, after "
-        "and before. Right: the error grows in proportion to the angle.",
+        alt="Scatter of reconstructed against true entries of Wx, and error against angle, with "
+        "the partners {theta} degrees away from -w.",
+        caption="Turn the partners away from -w. Left: the entries of one signal in the basis, "
+        "after and before. Right: at small angles the error is the angle.",
     )  # fmt: skip
 
 

@@ -174,6 +174,9 @@ def coherence_explorer(filters: Mapping[str, RandomFilters]) -> Explorer:
         ax.set(xlabel=r"$\langle w_i, w_j\rangle$", ylabel="pairs of filters")
         ax.minorticks_off()
         ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
+        # Fixed margins: quicker than a computed layout, and no frame is displaced.
+        fig.set_layout_engine(None)
+        fig.subplots_adjust(left=0.09, right=0.98, bottom=0.17, top=0.88)
         values = {"smallest": low, "largest": high, "paper": row[layer]}
         for reading in READINGS:
             law = bank.law(reading)
@@ -188,6 +191,6 @@ def coherence_explorer(filters: Mapping[str, RandomFilters]) -> Explorer:
         "random-coherence", [Choice("layer", list(LAYERS), "layer", "(1,2)")], show,
         alt="Histogram of the inner products of random filters of conv{layer}, with the coherence "
         "that theory expects in both readings and the paper's number.",
-        caption="Every pair of filters of one random bank. The smallest product is the nearest that "
-        "two of them come to being a pair; the bands hold 90 % of the draws of each coherence.",
+        caption="Every pair of filters of one random bank. The smallest product is the nearest "
+        "that two of them come to being a pair; the bands hold 90 % of the draws of each coherence.",
     )  # fmt: skip
