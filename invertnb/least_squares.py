@@ -68,8 +68,9 @@ def _cholesky(
     # The support's indices in ascending order, filled up to `size` with entries outside it.
     index = flat.byte().argsort(dim=1, descending=True, stable=True)[:, :size]
     real = flat.gather(1, index)
-    grid = torch.unravel_index(index, support.shape[1:])
-    filters, places = grid[0], grid[1:]
+    filters, place = index // support[0, 0].numel(), index % support[0, 0].numel()
+    width = support.shape[-1]
+    places = (place,) if bank.dims == 1 else (place // width, place % width)
     reach = (bank.l - 1) // bank.stride
     # W W^T at (i, p), (j, q) is gram[i, j, R + q - p] within reach and zero beyond (section 2.2).
     near = real.unsqueeze(2) & real.unsqueeze(1)

@@ -8,8 +8,8 @@ from torch import nn
 
 from invertnb import FilterBank, ModelSparse, iht
 from invertnb.chapters import iht_as_layer as chapter
-from invertnb.chapters import multilayer, recovery
-from invertnb.chapters.recovery import D, K, LENGTH, M, N, RECOVERED, relative
+from invertnb.chapters.iht_as_layer import multilayer, recovery
+from invertnb.chapters.iht_as_layer.recovery import D, K, LENGTH, M, N, RECOVERED, relative
 from invertnb.notebook.figures import Figure
 
 

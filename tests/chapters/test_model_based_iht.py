@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from invertnb import FilterBank, ModelSparse
-from invertnb.chapters import decoders
+from invertnb.chapters.model_based_iht import decoders
 from invertnb.chapters import model_based_iht as chapter
 
 SMALL = chapter.Parameters(matrices=3, signals=20)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from invertnb import FilterBank, ModelSparse, coherence
-from invertnb.chapters import coherence_law, random_filters
+from invertnb.chapters.proposition_1 import coherence_law, random_filters
 from invertnb.chapters import proposition_1 as chapter
-from invertnb.chapters.coherence_law import CoherenceLaw
+from invertnb.chapters.proposition_1.coherence_law import CoherenceLaw
 from invertnb.notebook.figures import Figure
 
 
@@ -165,7 +165,7 @@ def test_the_law_in_three_dimensions_is_elementary():
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_draws_follow_the_law(signed):
-    drawn = random_filters.random_filters(64, 3, [generator(7)] * 400, all_shifts=False)
+    drawn = random_filters.draw_filters(64, 3, [generator(7)] * 400, all_shifts=False)
     law = drawn.law("signed" if signed else "absolute")
     mu = drawn.coherence("signed" if signed else "absolute")
     assert coherence_law.distance(law.probability(mu.numpy())) < 1.95 / 20  # one in a thousand

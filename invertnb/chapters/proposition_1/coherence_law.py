@@ -28,7 +28,7 @@ class CoherenceLaw:
     The inner product c of two unit filters has the density (1 - c^2)^((d-3)/2), up to a constant,
     and different pairs are independent two by two. The number of the N = K (K - 1) / 2 products
     above t is then nearly a Poisson variable, so P(coherence <= t) = exp(-N P(c > t)), with
-    P(|c| > t) in the absolute reading (Cai, Fan and Jiang 2013 prove the limit).
+    ``P(|c| > t)`` in the absolute reading (Cai, Fan and Jiang 2013 prove the limit).
 
     Raises:
         ValueError: fewer than two filters or than three entries.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invertnb import FilterBank, ModelSparse, iht
-from invertnb.chapters.recovery import relative
+from invertnb.chapters.iht_as_layer.recovery import relative
 from invertnb.notebook import PALETTE, Choice, Explorer, Slider, View, figure
 from invertnb.notebook.figures import Figure, draw_matrix
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from invertnb import FilterBank, ModelSparse
-from invertnb.chapters import decoders
-from invertnb.chapters.decoders import DECODERS, ITERATIONS, error, norm
+from invertnb.chapters.model_based_iht import decoders
+from invertnb.chapters.model_based_iht.decoders import DECODERS, ITERATIONS, error, norm
 from invertnb.notebook import Choice, Explorer, Parameters as Base, Slider, View, parameter
 from invertnb.notebook.figures import MUTED, PALETTE, Axes, Figure, figure
 

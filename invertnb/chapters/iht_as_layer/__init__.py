@@ -2,8 +2,8 @@
 
 One iteration of model-based IHT is a convolution layer with pooling and unpooling, several are a
 recurrent CNN, and several layers are single iterations one after the other. The network's pieces
-are here; when the iterations recover the code is in `invertnb.chapters.recovery`, and what becomes
-of several layers in `invertnb.chapters.multilayer`.
+are here; when the iterations recover the code is in `recovery`, and what becomes of several layers
+in `multilayer`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from invertnb import FilterBank, IHTResult, ModelSparse, notebook
-from invertnb.chapters import multilayer, recovery
-from invertnb.chapters.recovery import D, HARD, K, N, SPARSITY, iterates, problem, relative, solve
+from invertnb.chapters.iht_as_layer import multilayer, recovery
+from invertnb.chapters.iht_as_layer.recovery import (
+    HARD, SPARSITY, D, K, N, iterates, problem, relative, solve,
+)  # fmt: skip
 from invertnb.notebook import PALETTE, figure, parameter
 from invertnb.notebook.figures import MUTED, Figure, draw_matrix
 

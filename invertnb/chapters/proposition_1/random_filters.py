@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invertnb import FilterBank
-from invertnb.chapters.coherence_law import (
+from invertnb.chapters.proposition_1.coherence_law import (
     CoherenceLaw,
     deviation_test,
     leading_order,
@@ -85,7 +85,7 @@ class RandomFilters:
         return CoherenceLaw(self.K, self.d, reading == "signed")
 
 
-def random_filters(
+def draw_filters(
     K: int, M: int, generators: Iterable[torch.Generator], *, all_shifts: bool, device: str = "cpu"
 ) -> RandomFilters:
     """Draw one bank of N(0, 1) filters from each generator, and compare its rows."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from invertnb import FilterBank, ModelSparse, notebook
-from invertnb.chapters.random_filters import LAYERS, RandomFilters, random_filters
+from invertnb.chapters.proposition_1.random_filters import LAYERS, RandomFilters, draw_filters
 from invertnb.notebook import PALETTE, Explorer, Slider, View, figure, parameter
 
 # Figure 2 of the paper. The paired layers have stride l, so their D is the multiple of l below 32.
@@ -274,7 +274,7 @@ def table_4(p: Parameters) -> dict[str, RandomFilters]:
     drawn = {}
     for place, (filters, channels) in enumerate(dict.fromkeys(LAYERS.values())):
         streams = range(FILTERS * (place + 1), FILTERS * (place + 1) + p.draws)
-        drawn[filters, channels] = random_filters(
+        drawn[filters, channels] = draw_filters(
             filters, channels, map(p.generator, streams), device=p.device,
             all_shifts=filters <= p.shift_filters,
         )  # fmt: skip
