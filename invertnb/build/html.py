@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+import nbformat
 import yaml
 
 from . import BuildError, notebooks, pages
@@ -61,8 +62,9 @@ def build(root: Path, executions: list[Execution], rows: list[Row], identity: st
             capture_output=True,
             text=True,
         )
+        log = root / "_build" / "html.log"
+        log.unlink(missing_ok=True)
         if run.returncode:
-            log = root / "_build" / "html.log"
             log.write_text((run.stdout + run.stderr).replace(str(source), "."), encoding="utf-8")
             raise BuildError(f"building the HTML failed (log: {log.relative_to(root)})")
         final = books / identity
@@ -93,7 +95,10 @@ def _stage(root: Path, source: Path, executions: list[Execution], rows: list[Row
     config.setdefault("sphinx", {}).setdefault("config", {})["myst_substitutions"] = pages.substitutions(rows)
     (source / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     for execution in executions:
-        notebooks.write(execution.notebook, source / "book" / execution.chapter.notebook.name)
+        notebook = nbformat.from_dict(execution.notebook)
+        # How long it took differs from run to run; a reader's download of the source should not.
+        del notebook.metadata["invertnb"]
+        notebooks.write(notebook, source / "book" / execution.chapter.notebook.name)
     made = source / "book" / "_made"
     made.mkdir()
     (made / "ledger.md").write_text(pages.ledger(rows), encoding="utf-8")

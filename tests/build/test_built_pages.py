@@ -4,14 +4,12 @@ import importlib
 import inspect
 import math
 import os
-import pkgutil
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-import invertnb.chapters
 from invertnb.notebook.explorer import Explorer, embedded, parse_frames
 
 PAGE_BYTES = 2_000_000
@@ -146,38 +144,19 @@ def test_local_resources_exist(built_book, pages):
     assert missing == []
 
 
-def makers(chapter: str) -> list:
-    """Public functions named `explorer` or `..._explorer`, those of the chapter's module first."""
-    names = [module.name for module in pkgutil.iter_modules(invertnb.chapters.__path__)]
-    names.sort(key=lambda name: name != chapter)
-    modules = [importlib.import_module(f"invertnb.chapters.{name}") for name in names]
-    return [
-        function
-        for module in modules
-        for name, function in inspect.getmembers(module, inspect.isfunction)
-        if name.endswith("explorer") and function.__module__ == module.__name__ and name[0] != "_"
-    ]
-
-
-def explorers(chapter: str, wanted: set[str]) -> dict[str, Explorer]:
-    """The chapter's explorers by name, made from its data at the default parameters.
-
-    A maker's arguments are defaults, `data` (what the chapter computes) or attributes of it.
-    """
+def explorers(chapter: str) -> dict[str, Explorer]:
+    """The chapter's explorers by name: what its module calls `explorer` or `..._explorer`."""
     module = importlib.import_module(f"invertnb.chapters.{chapter}")
-    found, data = {}, None
-    for maker in makers(chapter):
-        if wanted <= set(found):
-            break
-        parameters = inspect.signature(maker).parameters.values()
-        required = [p.name for p in parameters if p.default is p.empty]
-        if required and data is None:
-            data = module.compute(module.Parameters())
-        if all(name == "data" or hasattr(data, name) for name in required):
-            arguments = [data if name == "data" else getattr(data, name) for name in required]
-            explorer = maker(*arguments)
-            found[explorer.name] = explorer
-    return found
+    makers = [
+        function
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if name == "explorer" or name.endswith("_explorer")
+    ]
+    # Some draw on the chapter's data; made once, it serves them all.
+    takes_data = [maker for maker in makers if "data" in inspect.signature(maker).parameters]
+    data = module.compute(module.Parameters()) if takes_data else None
+    made = [maker(data) if maker in takes_data else maker() for maker in makers]
+    return {explorer.name: explorer for explorer in made}
 
 
 def same(a, b) -> bool:
@@ -192,8 +171,8 @@ def test_page_embeds_what_the_callbacks_return(chapter, texts, monkeypatch):
     monkeypatch.delenv("INVERTNB_FRAMES", raising=False)
     frames = parse_frames(texts[f"book/{chapter}.html"])
     assert frames, "a chapter has an explorer"
-    ours = explorers(chapter, set(frames))
-    assert set(frames) <= set(ours)
+    ours = explorers(chapter)
+    assert set(frames) == set(ours)
     for name in frames:
         explorer = ours[name]
         points = list(explorer.grid())

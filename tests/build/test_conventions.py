@@ -82,9 +82,9 @@ def test_a_committed_notebook_is_executed_in_order_and_clean(name):
 def test_a_chapter_has_the_parts_that_a_reader_expects(name):
     notebook = CHAPTERS[name].read()
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown").lower()
-    for part in ("learning goals", "prerequisites", "time to read", "## summary", "what next"):
+    for part in ("**you will learn**", "**you need**", "**time to read:**", "## summary", "## what next"):
         assert part in prose, part
-    assert 2 <= len(re.findall(r"^#+ exercise|exercise \d", prose, re.MULTILINE))
+    assert len(re.findall(r"^### exercise \d: ", prose, re.MULTILINE)) in (2, 3)
     figures = [cell for cell in notebook.cells if "figure" in cell.metadata.get("mystnb", {})]
     assert figures
     for cell in figures:

@@ -239,13 +239,13 @@ def test_a_law_needs_filters_and_dimensions(arguments):
 
 
 def test_figures(data):
-    for draw in (chapter.draw_rectifiers, chapter.draw_pooling, chapter.draw_near_pairs):
+    for draw in (chapter.draw_rectifiers, chapter.draw_pooling, chapter.draw):
         assert isinstance(draw(data), Figure)
     assert isinstance(random_filters.draw_coherence(data.filters), Figure)
 
 
 def test_every_frame_of_the_explorers(data):
-    near = chapter.pairs_explorer(data)
+    near = chapter.explorer(data)
     errors = []
     for point in near.grid():
         values = near.render(**point).values
@@ -253,7 +253,7 @@ def test_every_frame_of_the_explorers(data):
         assert errors[-1] <= values["bound for every signal"] + 1e-12
         assert errors[-1] == pytest.approx(values["predicted"], rel=0.12, abs=1e-12)
     assert len(errors) == 12 and errors == sorted(errors)
-    filters = random_filters.coherence_explorer(data.filters)
+    filters = chapter.coherence_explorer(data)
     for point in filters.grid():
         values = filters.render(**point).values
         bank = data.filters[point["layer"]]

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from invertnb import FilterBank, IHTResult, ModelSparse, notebook
 from invertnb.chapters.iht_as_layer import multilayer, recovery
-from invertnb.chapters.iht_as_layer.recovery import (
-    HARD, SPARSITY, D, K, N, iterates, problem, relative, solve,
+from invertnb.chapters.iht_as_layer.multilayer import explorer as depth_explorer  # noqa: F401
+from invertnb.chapters.iht_as_layer.recovery import (  # noqa: F401
+    HARD, SPARSITY, D, K, N, explorer, iterates, problem, relative, solve,
 )  # fmt: skip
 from invertnb.notebook import PALETTE, figure, parameter
 from invertnb.notebook.figures import MUTED, Figure, draw_matrix

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from invertnb import FilterBank, ModelSparse, notebook
+from invertnb.chapters.proposition_1 import random_filters
 from invertnb.chapters.proposition_1.random_filters import LAYERS, RandomFilters, draw_filters
 from invertnb.notebook import PALETTE, Explorer, Slider, View, figure, parameter
 
@@ -336,7 +337,7 @@ def draw_pooling(data: Data, h: tuple[float, ...] = (3.0, -4.0, 1.0, -2.0)):
     return fig
 
 
-def draw_near_pairs(data: Data, mark: int | None = None, axes=None):
+def draw(data: Data, mark: int | None = None, axes=None):
     """Relative error against the partners' angle: measured, predicted, first order, bound."""
     fig, ax = (None, axes) if axes is not None else figure()
     errors = data.near.errors
@@ -356,11 +357,12 @@ def draw_near_pairs(data: Data, mark: int | None = None, axes=None):
     return fig
 
 
-def pairs_explorer(data: Data) -> Explorer:
+def explorer(data: Data | None = None) -> Explorer:
     """Turn the partners away from -w and watch the identity dissolve."""
+    data = data or compute(Parameters())
     p = data.parameters
-    draw = torch.randn(1, M, D_PAIRED, generator=p.generator(SIGNALS), dtype=torch.float64)
-    x = draw.to(p.device)
+    signal = torch.randn(1, M, D_PAIRED, generator=p.generator(SIGNALS), dtype=torch.float64)
+    x = signal.to(p.device)
     h = data.basis.analysis(x)
 
     def show(theta: int) -> View:
@@ -373,7 +375,7 @@ def pairs_explorer(data: Data) -> Explorer:
         left.plot([-3.5, 3.5], [-3.5, 3.5], color=PALETTE["black"], lw=1)
         left.set(xlabel=r"entries of $Wx$", ylabel=r"entries of $W\hat x$")
         left.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5))
-        draw_near_pairs(data, mark=theta, axes=right)
+        draw(data, mark=theta, axes=right)
         # Fixed margins: quicker than a computed layout, and no frame is displaced.
         fig.set_layout_engine(None)
         fig.subplots_adjust(left=0.08, right=0.99, bottom=0.17, top=0.97, wspace=0.22)
@@ -396,3 +398,6 @@ def pairs_explorer(data: Data) -> Explorer:
     )  # fmt: skip
 
 
+def coherence_explorer(data: Data | None = None) -> Explorer:
+    """Inner products of one random bank per layer of VGG-16, with the paper's number."""
+    return random_filters.explorer((data or compute(Parameters())).filters)

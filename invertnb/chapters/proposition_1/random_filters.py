@@ -154,7 +154,7 @@ def draw_coherence(filters: Mapping[str, RandomFilters]):
     return fig
 
 
-def coherence_explorer(filters: Mapping[str, RandomFilters]) -> Explorer:
+def explorer(filters: Mapping[str, RandomFilters]) -> Explorer:
     """All inner products of one random bank per layer, with the paper's number."""
     row = published()
 
