@@ -18,7 +18,7 @@ from rich.console import Console
 from ..notebook.project import root as find_root
 from . import BuildError, notebooks
 from .chapters import PROFILES, chapter, chapters
-from .execute import stored
+from .execute import Execution, stored
 from .schedule import execute_all, execute_one
 
 app = typer.Typer(
@@ -92,12 +92,15 @@ def refresh(
     """Execute chapters again and rewrite the outputs that are committed with their notebooks."""
     root = find_root()
     asked = [chapter(root, name) for name in names] if names else list(chapters(root).values())
+
+    def commit(done: Execution) -> None:
+        notebooks.write(notebooks.without_frames(done.notebook), done.chapter.notebook)
+        # The picture of README.md is the output of a tagged cell, so that it cannot go stale.
+        if front := notebooks.picture(done.notebook, README_TAG):
+            notebooks.write_bytes(front, root / README_PICTURE)
+
     with _alone(root):
-        for done in execute_all(asked, console).values():
-            notebooks.write(notebooks.without_frames(done.notebook), done.chapter.notebook)
-            # The picture of README.md is the output of a tagged cell, so that it cannot go stale.
-            if front := notebooks.picture(done.notebook, README_TAG):
-                notebooks.write_bytes(front, root / README_PICTURE)
+        execute_all(asked, console, commit)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -20,8 +20,10 @@ from .execute import Execution, OnCell, environment, execute, keep, usual_second
 AT_ONCE = 2
 
 
-def execute_all(chapters: list[Chapter], console: Console) -> dict[str, Execution]:
-    """Execute chapters at their defaults, each kept in the store as soon as it is done, by name.
+def execute_all(
+    chapters: list[Chapter], console: Console, then: Callable[[Execution], None] = lambda done: None
+) -> dict[str, Execution]:
+    """Execute chapters at their defaults, by name; each is kept, and passed to `then`, when it is done.
 
     Raises:
         BuildError: one failed; those at work beside it are finished and kept, no other is begun.
@@ -31,6 +33,7 @@ def execute_all(chapters: list[Chapter], console: Console) -> dict[str, Executio
         def work(chapter: Chapter) -> Execution:
             done = execute(chapter, {}, on_cell=on_cell(chapter))
             keep(done)
+            then(done)
             console.print(f"{chapter.name}: executed in {done.about['seconds']:.1f} s")
             return done
 

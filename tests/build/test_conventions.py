@@ -90,7 +90,7 @@ def test_a_chapter_has_the_parts_that_a_reader_expects(name):
     for cell in figures:
         assert cell.metadata.mystnb.figure.caption and cell.metadata.mystnb.figure.name
         assert cell.metadata.mystnb.image.alt
-    assert any(".explorer()" in cell.source or "_explorer()" in cell.source for cell in notebook.cells)
+    assert any(re.search(r"chapter\.(\w+_)?explorer\(", cell.source) for cell in notebook.cells)
 
 
 def test_the_picture_of_the_readme_is_the_output_of_a_cell():
