@@ -46,8 +46,8 @@ def _largest_product(filters: Tensor, signed: bool, shifts: str) -> Tensor:
         same = torch.eye(K, dtype=torch.bool, device=filters.device)
     else:
         products = FilterBank(filters).gram()
-        centre = (filters.shape[-1] - 1,) * (filters.dim() - 2)  # the zero shift
+        center = (filters.shape[-1] - 1,) * (filters.dim() - 2)  # the zero shift
         same = torch.zeros(products.shape, dtype=torch.bool, device=filters.device)
-        same[(range(K), range(K), *centre)] = True
+        same[(range(K), range(K), *center)] = True
     size = products if signed else products.abs()
     return size.masked_fill(same, -torch.inf).max()

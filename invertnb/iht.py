@@ -1,4 +1,4 @@
-"""Iterative hard thresholding on the model M_k: Algorithm 1, its normalised form, and HTP."""
+"""Iterative hard thresholding on the model M_k: Algorithm 1, its normalized form, and HTP."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ DENSE_SUPPORT, DENSE_ENTRIES = 512, 2**22
 
 
 def least_squares(x: Tensor, bank: FilterBank, support: Tensor) -> Tensor:
-    """The minimiser of ``||x - W^T z||`` over codes z that vanish outside the support.
+    """The minimizer of ``||x - W^T z||`` over codes z that vanish outside the support.
 
-    Where the minimiser is not unique, the one of least norm. Without padding, the entries of
-    W W^T on the support are read from `bank.gram()` and factorised (Cholesky); else, and for
+    Where the minimizer is not unique, the one of least norm. Without padding, the entries of
+    W W^T on the support are read from `bank.gram()` and factorized (Cholesky); else, and for
     large or dependent supports, conjugate gradients on the same normal equations.
 
     Args:
@@ -84,7 +84,7 @@ def _cholesky(
     square = square + torch.diag_embed((~real).to(square.dtype))
     right = torch.where(real, correlations.flatten(1).gather(1, index), 0.0)
     factor, info = torch.linalg.cholesky_ex(square)
-    # A pivot at rounding level is a dependent support that the factorisation let through.
+    # A pivot at rounding level is a dependent support that the factorization let through.
     pivots = factor.diagonal(dim1=1, dim2=2)
     floor = math.sqrt(size * torch.finfo(square.dtype).eps) * square.diagonal(dim1=1, dim2=2).sqrt()
     failed = (info > 0) | (pivots < floor).any(1)

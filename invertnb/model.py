@@ -116,7 +116,7 @@ class ModelSparse:
         Args:
             z: codes (batch, K, n) or (batch, K, n1, n2).
             switches: where a pooled value is put back. "known": where it came from (M_known);
-                "fixed": the centre of its block, offset size // 2 along each axis (M_fixed);
+                "fixed": the center of its block, offset size // 2 along each axis (M_fixed);
                 an int64 tensor (batch, K, blocks...): the given positions; "averaged": the value
                 over the block's size at every position (naive upsampling; not in M_k).
             by: "abs" pools the entry of largest magnitude, sign kept (as in the theory);
@@ -155,14 +155,14 @@ class ModelSparse:
         if isinstance(switches, Tensor):
             places = switches
         elif switches == "fixed":
-            places = torch.full_like(places, self._centre())
+            places = torch.full_like(places, self._center())
         elif switches == "averaged":
             length = self.block if self.dims == 1 else math.prod(self.block)
             spread = (values / length).unsqueeze(-1).expand(*values.shape, length)
             return Projection(uncells(spread, self.block), torch.full_like(places, -1))
         return Projection(unpool(values, places, self.block), places)
 
-    def _centre(self) -> int:
+    def _center(self) -> int:
         if self.dims == 1:
             return self.block // 2
         p, q = self.block

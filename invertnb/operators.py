@@ -33,7 +33,7 @@ class FilterBank:
 
     Args:
         weight: filters, (K, M, l) for signals or (K, M, l, l) for images, float32 or float64.
-        stride: the shift t between neighbouring rows of one filter, at least 1.
+        stride: the shift t between neighboring rows of one filter, at least 1.
         padding: zeros on each side, from 0 to l - 1.
 
     Raises:
@@ -104,7 +104,7 @@ class FilterBank:
         norms = self.weight.flatten(1).norm(dim=1)
         if not (norms > 0).all():
             zero = int(torch.nonzero(norms == 0)[0])
-            check.fail("weight", self.weight, f"no zero filter to normalise, but filter {zero} is")
+            check.fail("weight", self.weight, f"no zero filter to normalize, but filter {zero} is")
         weight = self.weight / norms.view(-1, 1, *(1,) * self.dims)
         return FilterBank(weight, self.stride, self.padding)
 

@@ -134,7 +134,7 @@ def draw_layer(bank: FilterBank, x: Tensor) -> Figure:
     W, h = bank.matrix(D), bank.analysis(x[None])[0].reshape(-1, 1)
     rows, columns = W.shape
     fig, ax = figure(7.5, 7.5 * (rows + 8) / (columns + 27))
-    # Everything stands in units of W's cells: W at the origin, then x and h, centred beside it.
+    # Everything stands in units of W's cells: W at the origin, then x and h, centered beside it.
     x_left, h_left = columns + 5, columns + 14
     x_top = (rows - columns) / 2
     for values, left, top, block in (

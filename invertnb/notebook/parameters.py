@@ -55,7 +55,7 @@ class Parameters:
 
     def generator(self, stream: int = 0) -> torch.Generator:
         """A CPU generator for one independent stream of draws (the same draws on every device)."""
-        # An odd multiplier spreads (seed, stream) over 63 bits, so that neighbouring seeds share none.
+        # An odd multiplier spreads (seed, stream) over 63 bits, so that neighboring seeds share none.
         state = (self.seed * 0x9E3779B97F4A7C15 + stream * 0xBF58476D1CE4E5B9 + 1) % 2**63
         return torch.Generator().manual_seed(state)
 

@@ -108,6 +108,7 @@ def test_variants(data):
     for name in ("signed maximum", "ReLU, then maximum"):
         assert 0.2 < mean[name]["kept"] < 0.8  # half of the entries are negative
     assert mean["ReLU, filters w and -w"]["change"] < 0.2 < mean["signed maximum"]["change"]
+    assert mean["ReLU, no top-k"]["nonzeros"] == K and mean["ReLU, no top-k"]["change"] > 0.5
     # Entries that are kept keep their values: the squared change is what is lost and what is new.
     assert mean["fixed switches"]["change"] == pytest.approx(2**0.5, abs=0.1)
 
@@ -117,12 +118,13 @@ def test_paired_filters_by_hand():
     h[0, 3, 5], h[0, 3, 9], h[0, 7, 0] = 2.0, -1.0, -3.0
     code = chapter.paired(h, 3)
     assert torch.equal(code, h)  # a pair may keep its largest and its smallest entry
+    assert not torch.equal(code, chapter.VARIANTS["Algorithm 1"](h, 3))  # one entry per filter
     assert torch.equal(chapter.paired(h, 2), torch.where(h.abs() > 1, h, 0.0))
 
 
 def test_iterations_improve_at_10_and_not_at_40(data):
-    assert data.quality[10].improved.all()
-    assert not data.quality[40].improved.all()
+    assert data.quality[10].improved.double().mean() >= 0.99
+    assert data.quality[40].improved.double().mean() < 0.99
     assert (data.quality[10].x[:, :3].diff(dim=1) < 0).all()
     assert 0.2 < data.quality[10].x[:, 0].mean() < 0.42
 
@@ -176,6 +178,7 @@ def test_cautious_step_never_diverges_and_rests(data):
 def test_depth(data):
     for found in data.depth.values():
         assert found.error.shape == (2, 3)
+        assert (found.distance[:, 0] < 0.05).all()  # the truth is zero: how good the search is
         assert (found.error.diff(dim=1) > 0).all()
         assert (found.distance[:, 0] < 0.5 * found.noise[:, 0]).all()
         assert (found.distance[:, 1] > 0.85 * found.noise[:, 1]).all()

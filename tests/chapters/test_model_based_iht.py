@@ -65,6 +65,8 @@ def test_readings_of_figure_2(data):
     assert 0.27 < mean["known"] < 0.35
     assert 0.12 < mean["support"] < 0.17
     assert mean["support"] < mean["blocks"] < mean["known"]
+    for name in ("known", "blocks", "support"):
+        assert mean[f"{name} unit"] < mean[name]
     assert mean["iht 10"] < mean["iht 5"] < mean["iht 3"] < mean["iht 2"] < mean["known"]
     assert torch.allclose(data.errors["known"].square(), data.errors["known squared"])
     assert data.errors["all of h"].max() < 1e-11
@@ -107,13 +109,28 @@ def test_orthonormal_rows_make_every_projection_exact():
     errors["fixed places"] = decoders.error_at_fixed_places(z, bank, model, 4)
     for name in ("known", "blocks", "support", "pursuit", "fixed places"):
         assert errors[name].max() < 1e-12, name
-    # M_fixed moves an entry a to the centre unless it is there: squared error 2 a^2.
+    # M_fixed moves an entry a to the center unless it is there: squared error 2 a^2.
     moved = z.clone()
     moved[..., 2] = 0
     expected = (2 * moved.square().flatten(1).sum(1)).sqrt() / decoders.norm(z)
     assert torch.allclose(errors["fixed"], expected)
     # Averaging over 4 places: (3/4)^2 + 3 (1/4)^2 = 3/4 of the energy remains.
     assert torch.allclose(errors["averaged"], torch.full((20,), math.sqrt(3) / 2).double())
+
+
+def test_unit_rows_are_those_of_the_normalized_bank():
+    bank, z = _one(SMALL)
+    errors = decoders.errors_of_unit_rows(z, bank, SMALL.model, SMALL.D)
+    W = bank.matrix(SMALL.D)
+    W = W / W.norm(dim=1, keepdim=True)
+    flat = z.flatten(1)
+    x = flat @ W
+    x_hat = ((x @ W.T) * (flat != 0)) @ W
+    assert torch.allclose(errors["support unit"], decoders.error(x, x_hat))
+    again = decoders.errors_of_unit_rows(z, FilterBank(3 * bank.weight), SMALL.model, SMALL.D)
+    assert set(errors) == {"known unit", "blocks unit", "support unit"}
+    for name, values in errors.items():
+        assert torch.allclose(again[name], values), name
 
 
 def test_frame_operator_is_the_dense_one():

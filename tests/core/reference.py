@@ -78,10 +78,10 @@ def project(
     if isinstance(switches, Tensor):
         places = switches.flatten().tolist()
     elif switches == "fixed":
-        centre = 0
+        center = 0
         for length in block:
-            centre = centre * length + length // 2
-        places = [centre] * len(cells)
+            center = center * length + length // 2
+        places = [center] * len(cells)
     code = torch.zeros_like(z)
     for c in kept:
         if isinstance(switches, str) and switches == "averaged":

@@ -17,7 +17,7 @@ FORMS = {
     "iht": dict(),
     "niht": dict(step="normalized"),
     "htp": dict(pursuit=True),
-    "normalised htp": dict(step="normalized", pursuit=True),
+    "normalized htp": dict(step="normalized", pursuit=True),
 }
 
 
@@ -105,7 +105,7 @@ def test_exact_recovery_at_k_10(form):
     assert model.contains(result.code).all()
 
 
-@pytest.mark.parametrize("form", ["niht", "htp", "normalised htp"])
+@pytest.mark.parametrize("form", ["niht", "htp", "normalized htp"])
 def test_exact_recovery_at_k_80(form):
     bank, model, z, x = problem(80, batch=10)
     result = iht(x, bank, model, iterations=300, **FORMS[form])
@@ -132,7 +132,7 @@ def test_recovery_on_images(form, generator):
     assert result.converged.all() and relative(result.code, z).max() < 1e-5
 
 
-def test_normalised_steps_never_raise_the_residual(generator):
+def test_normalized_steps_never_raise_the_residual(generator):
     # Coherent filters: on a new support the plain line search overshoots.
     base = normal(1, 4, 4, generator=generator)
     weight = base + 0.35 * normal(24, 4, 4, generator=generator)
@@ -143,7 +143,7 @@ def test_normalised_steps_never_raise_the_residual(generator):
     assert (residuals.diff(dim=0) <= 1e-9).all()
 
 
-def test_normalised_step_does_not_depend_on_the_scale():
+def test_normalized_step_does_not_depend_on_the_scale():
     bank, model, z, x = problem(10, batch=5)
     scaled = FilterBank(bank.weight * 1e3)
     one = iht(x, bank, model, step="normalized", iterations=5, tol=0.0)

@@ -91,11 +91,11 @@ def test_given_switches_place_the_maximum():
     assert torch.equal(result.switches, switches)
 
 
-@pytest.mark.parametrize("block, centre", [((2, 2), 3), ((3, 3), 4), ((2, 3), 4), ((1, 2), 1)])
-def test_fixed_switches_sit_at_half_the_window(block, centre):
+@pytest.mark.parametrize("block, center", [((2, 2), 3), ((3, 3), 4), ((2, 3), 4), ((1, 2), 1)])
+def test_fixed_switches_sit_at_half_the_window(block, center):
     result = ModelSparse(block, None).project(torch.ones(1, 1, *block), "fixed")
-    assert result.switches.flatten().tolist() == [centre]
-    assert result.code.flatten()[centre] == 1 and result.code.sum() == 1
+    assert result.switches.flatten().tolist() == [center]
+    assert result.code.flatten()[center] == 1 and result.code.sum() == 1
 
 
 def test_windows_by_hand():
@@ -126,7 +126,7 @@ def test_contains():
     assert ModelSparse(2, None).contains(z).tolist() == [True, True, False, True, False]
     assert ModelSparse(4, 2).contains(z).tolist() == [True, True, False, False, False]
     image = torch.zeros(2, 1, 2, 4)
-    image[0, 0, 0, 1] = image[0, 0, 1, 2] = 1.0  # neighbours in different windows
+    image[0, 0, 0, 1] = image[0, 0, 1, 2] = 1.0  # neighbors in different windows
     image[1, 0, 0, 0] = image[1, 0, 1, 1] = 1.0  # opposite corners of one window
     assert ModelSparse((2, 2), 2).contains(image).tolist() == [True, False]
 

@@ -148,6 +148,7 @@ VARIANTS = {
     "no top-k": lambda h, k: ModelSparse(N, None).project(h).code,
     "fixed switches": lambda h, k: ModelSparse(N, k).project(h, "fixed").code,
     "averaged": lambda h, k: ModelSparse(N, k).project(h, "averaged").code,
+    "ReLU, no top-k": lambda h, k: ModelSparse(N, None).project(h.relu()).code,
     "ReLU, windows of 2, no top-k": lambda h, k: ModelSparse(2, None).project(h.relu()).code,
 }
 MEASURES = ("change", "kept", "nonzeros", "found", "error")

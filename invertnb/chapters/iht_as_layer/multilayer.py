@@ -20,6 +20,8 @@ D, LENGTH, SHAPES = 68, 5, ((16, 32), (32, 64), (64, 128))
 WINDOW = 2
 #: How many pooled values a layer keeps: one per window, or one per ten windows.
 KEEP = {"all windows": 1, "a tenth of the windows": 10}
+#: Iterations of the search for the nearest member of a layer's model.
+SEARCH = 25
 
 
 class Layer(NamedTuple):
@@ -124,7 +126,7 @@ def depth(
 
 def _distance(signal: Tensor, layer: Layer, per: int) -> Tensor:
     # A search from zero: it bounds the distance from above.
-    result = iht(signal, layer.bank, layer.model(per), step="normalized", iterations=10)
+    result = iht(signal, layer.bank, layer.model(per), step="normalized", iterations=SEARCH)
     return result.residuals.amin(0).mean()
 
 

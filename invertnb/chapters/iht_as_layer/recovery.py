@@ -251,7 +251,7 @@ def draw_trajectories(results: dict[str, IHTResult]) -> Figure:
     for ax, (name, result) in zip(axes, results.items(), strict=True):
         _draw_residuals(ax, result)
         ax.set(xlabel="iteration $i$")
-        ax.annotate(name, (0.04, 0.03), xycoords="axes fraction", fontsize=9)
+        ax.annotate(name, (0.96, 0.97), xycoords="axes fraction", fontsize=9, ha="right", va="top")
     axes[0].set(ylabel=r"$\|x-W^T z_i\|/\|x\|$")
     return fig
 
@@ -310,6 +310,6 @@ def explorer(signals: int = 8, iterations: int = 200) -> Explorer:
         show,
         alt=f"Relative residuals of {signals} signals over the iterations, k = {{k}}, {{rule}}",
         caption=f"Relative residuals of {signals} signals over at most {iterations} iterations; "
-        "both axes are logarithmic. Blue: came down to 1e-6. Red, ending in a cross: diverged. "
-        "Orange, ending in a cross: neither.",
+        "both axes are logarithmic. Blue: came down to 1e-6. Dark orange, ending in a cross: "
+        "diverged. Light orange, ending in a cross: neither.",
     )

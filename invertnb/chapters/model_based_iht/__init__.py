@@ -24,8 +24,8 @@ from invertnb.notebook.figures import MUTED, PALETTE, Axes, Figure, figure
 PAPER = {"matrices": 100, "signals": 1000}
 
 RATIOS = {
-    "a": "(a) ||W^T z|| / ||z||",
-    "b": "(b) ||W W^T z|| / ||z||, as captioned",
+    "a": "(a) ||W^T z||/||z||",
+    "b": "(b) ||W W^T z||/||z||, as captioned",
     "b support": "(b) the same on the true support",
 }
 
@@ -120,6 +120,7 @@ def _one_matrix(z: Tensor, bank: FilterBank, p: Parameters) -> dict:
     errors = {name: error(x, x_hat) for name, x_hat in x_hats.items()}
     errors["known squared"] = errors["known"].square()
     errors["fixed places"] = decoders.error_at_fixed_places(z, bank, p.model, p.D)
+    errors |= decoders.errors_of_unit_rows(z, bank, p.model, p.D)
     rows = decoders.residuals(x, bank, p.model, max(ITERATIONS))
     errors |= {f"iht {i}": rows[i] for i in ITERATIONS}
 
@@ -167,8 +168,9 @@ def draw(data: Data) -> Figure:
     _histogram(b, data.ratios["b support"], PALETTE["blue"], "on the support")
     _histogram(b, data.ratios["b"], PALETTE["vermillion"], "as captioned")
     _histogram(c, data.errors["support"], PALETTE["blue"], "true support")
-    _histogram(c, data.errors["known"], PALETTE["orange"], r"$M_\mathrm{known}$")
-    _histogram(c, data.errors["fixed"], PALETTE["vermillion"], r"$M_\mathrm{fixed}$, as captioned")
+    _histogram(c, data.errors["known"], PALETTE["orange"], r"$\mathbb{M}_\mathrm{known}$")
+    captioned = _mathematical(DECODERS["fixed"])
+    _histogram(c, data.errors["fixed"], PALETTE["vermillion"], captioned)
     _paper_range(c)
     for ax, label in ((a, r"$\|W^T z\|/\|z\|$"), (b, r"$\|W W^T z\|/\|z\|$")):
         ax.axvline(1, color=PALETTE["black"], lw=1, ls=":")
@@ -194,7 +196,7 @@ def _paper_range(ax) -> None:
 
 def draw_decoders(data: Data) -> Figure:
     """One row for each reading of the decoder: range, 5 to 95 %, and mean of its errors."""
-    fig, ax = figure(7.5, 4.4)
+    fig, ax = figure(7.5, 5.0)
     butt = {"solid_capstyle": "butt"}  # a bar that ends where its interval does
     for row, key in enumerate(DECODERS):
         s = summary(data.errors[key])
@@ -211,7 +213,7 @@ def draw_decoders(data: Data) -> Figure:
 
 
 def _mathematical(label: str) -> str:
-    return re.sub(r"M_(\w+)", r"$M_\\mathrm{\1}$", label)
+    return re.sub(r"M_(\w+)", r"$\\mathbb{M}_\\mathrm{\1}$", label)
 
 
 def draw_residuals(data: Data) -> Figure:
@@ -234,7 +236,7 @@ def draw_approximation(z: Tensor, k: int) -> Figure:
     panels = {"z": z, "max pooling": maxima}
     for switches in ("known", "fixed", "averaged"):
         panels[switches] = model.project(z[None], switches=switches).code[0]
-    names = {"known": r"$M_{\mathrm{known}}$", "fixed": r"$M_{\mathrm{fixed}}$", "z": "$z$"}
+    names = {name: _mathematical(f"M_{name}") for name in ("known", "fixed")} | {"z": "$z$"}
     kept = (panels["known"] != 0).any(1, keepdim=True).expand(K, n).flatten()
     fig, axes = figure(7.5, 5.4, nrows=len(panels), sharex=True, sharey=True)
     for ax, (name, code) in zip(axes, panels.items(), strict=True):
@@ -295,8 +297,8 @@ def explorer(signals: int = 200) -> Explorer:
         show,
         alt="Histogram of relative reconstruction errors at sparsity k = {k}, decoder: {decoder}",
         caption=f"Errors of one decoder over {signals} random signals from one filter bank of "
-        "Figure 2's size. Gray: the paper's 0.1 to 0.2. Red line: the mean. What lies beyond 1.8 "
-        "is counted in the last bar.",
+        "Figure 2's size. Gray: the paper's 0.1 to 0.2. Dark orange line: the mean. What lies "
+        "beyond 1.8 is counted in the last bar.",
     )
 
 

@@ -18,6 +18,9 @@ DECODERS = {
     "known squared": "M_known, error squared",
     "blocks": "true blocks, max switch",
     "support": "true support",
+    "known unit": "M_known, unit rows",
+    "blocks unit": "true blocks, unit rows",
+    "support unit": "true support, unit rows",
     "pursuit": "M_known, then least squares",
     "iht 2": "Algorithm 1, 2 iterations",
     "iht 3": "Algorithm 1, 3 iterations",
@@ -38,21 +41,36 @@ def error(x: Tensor, x_hat: Tensor) -> Tensor:
     return norm(x - x_hat) / norm(x)
 
 
-def one_step_codes(
-    z: Tensor, x: Tensor, h: Tensor, bank: FilterBank, model: ModelSparse
-) -> dict[str, Tensor]:
-    """The code that each one-step reading takes from h = W x and x = W^T z, by its key."""
+def projections(z: Tensor, h: Tensor, model: ModelSparse) -> dict[str, Tensor]:
+    """The code that each reading of pooling takes from h = W x and x = W^T z, by its key."""
     support = z != 0
-    known = model.project(h).code
     block_maxima = ModelSparse(model.block, None).project(h).code
     return {
         "fixed": model.project(h, switches="fixed").code,
         "averaged": model.project(h, switches="averaged").code,
-        "known": known,
+        "known": model.project(h).code,
         "blocks": block_maxima * support.any(-1, keepdim=True),
         "support": h * support,
-        "pursuit": least_squares(x, bank, known != 0),
     }
+
+
+def one_step_codes(
+    z: Tensor, x: Tensor, h: Tensor, bank: FilterBank, model: ModelSparse
+) -> dict[str, Tensor]:
+    """The projections of h, and least squares on the support that M_known finds."""
+    codes = projections(z, h, model)
+    return codes | {"pursuit": least_squares(x, bank, codes["known"] != 0)}
+
+
+def errors_of_unit_rows(
+    z: Tensor, bank: FilterBank, model: ModelSparse, D: int
+) -> dict[str, Tensor]:
+    """Errors of three projections when the rows have unit norm, as section 2.2 assumes."""
+    unit = bank.normalized()
+    x = unit.synthesis(z, D)
+    codes = projections(z, unit.analysis(x), model)
+    names = ("known", "blocks", "support")
+    return {f"{name} unit": error(x, unit.synthesis(codes[name], D)) for name in names}
 
 
 def error_at_fixed_places(z: Tensor, bank: FilterBank, model: ModelSparse, D: int) -> Tensor:

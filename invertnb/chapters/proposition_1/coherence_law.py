@@ -127,7 +127,7 @@ def resampling_test(
 ) -> float:
     """The same without a law: deviations over the mean and standard deviation of drawn values.
 
-    The null rows take one drawn value per entry, standardised by the other draws of that entry, as
+    The null rows take one drawn value per entry, standardized by the other draws of that entry, as
     the published value is by draws that it is not among.
     """
     statistic, null = 0.0, torch.zeros(TRIALS, dtype=torch.float64)
