@@ -24,15 +24,16 @@ lab: $(READER)
 clean:
 	rm -rf $(VENV) _build
 
-$(VENV)/bin/python:
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "invertnb needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
+	touch $@
 
-$(READER): $(VENV)/bin/python
+$(READER): $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-$(TESTER): $(VENV)/bin/python
+$(TESTER): $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $(READER) $@

@@ -30,8 +30,8 @@ class IHTResult:
             sample that has stopped keeps its value, and the last row is always that of `code`.
         iterations: int64 (batch,), iterations each sample ran.
         converged: bool (batch,), the residual came down to tol.
-        diverged: bool (batch,), the residual passed 10 or was not finite: the code is then the
-            best iterate seen.
+        diverged: bool (batch,), the residual passed 10 or was not finite, and the code is the best
+            iterate seen; or the iterations, if more than one, ran out on a residual above 1.
     """
 
     code: Tensor
@@ -87,8 +87,8 @@ def iht(
     lost = int(result.diverged.sum())
     if lost:
         warnings.warn(
-            f"iht: {lost} of {len(x)} samples diverged (step = {step}); each returns its best "
-            "iterate", RuntimeWarning, stacklevel=2,
+            f"iht: {lost} of {len(x)} samples diverged (step = {step}); see the result's residuals",
+            RuntimeWarning, stacklevel=2,
         )
     return result
 
@@ -138,6 +138,8 @@ def _iterate(
             go = ~stop
             alive, x, scale, Wx = alive[go], x[go], scale[go], Wx[go]
             z, d, best, least = z[go], d[go], best[go], least[go]
+    # Left worse than the zero code: one step may do that, a longer run is on its way out.
+    diverged = diverged | ((residual > 1) & (ran == iterations) & (iterations > 1))
     return IHTResult(code, code != 0, torch.stack(rows), ran, residual <= tol, diverged)
 
 

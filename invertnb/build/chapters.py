@@ -42,8 +42,9 @@ class Chapter:
     def module(self) -> ModuleType:
         try:
             return importlib.import_module(f"invertnb.chapters.{self.name}")
-        except ModuleNotFoundError as error:
-            raise BuildError(f"chapter {self.name!r} has no module: {error}") from None
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise BuildError(f"the module of chapter {self.name!r} cannot be imported: {what}") from None
 
     def parameters(self, profile: str, settings: Mapping[str, str]) -> dict[str, Any]:
         """What papermill injects: the profile's overrides, then ``settings``, validated together.
@@ -100,7 +101,10 @@ class Chapter:
 
 @functools.cache
 def import_graph() -> grimp.ImportGraph:
-    return grimp.build_graph("invertnb", cache_dir=None)
+    try:
+        return grimp.build_graph("invertnb", cache_dir=None)
+    except grimp.exceptions.SourceSyntaxError as error:
+        raise BuildError(f"the package cannot be read: {error}") from None
 
 
 def imported(notebook: nbformat.NotebookNode) -> set[str]:
@@ -111,7 +115,11 @@ def imported(notebook: nbformat.NotebookNode) -> set[str]:
             continue
         # Magics are not Python; they import nothing of ours.
         lines = ["" if line.lstrip().startswith(("%", "!")) else line for line in cell.source.split("\n")]
-        for node in ast.walk(ast.parse("\n".join(lines))):
+        try:
+            tree = ast.parse("\n".join(lines))
+        except SyntaxError:
+            continue  # The execution will say so, with the cell.
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -131,11 +139,13 @@ def versions() -> dict[str, str]:
 
 def contents(root: Path) -> list[str]:
     """All documents of the table of contents, in reading order."""
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    files = [toc["root"]]
-    for part in toc.get("parts", [toc]):
-        files += [entry["file"] for entry in part.get("chapters", [])]
-    return files
+    try:
+        toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+        parts = toc.get("parts", [toc])
+        return [toc["root"], *(entry["file"] for part in parts for entry in part.get("chapters", []))]
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise BuildError(f"_toc.yml is no table of contents: {what}") from None
 
 
 def chapters(root: Path) -> dict[str, Chapter]:

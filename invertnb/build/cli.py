@@ -22,7 +22,7 @@ from .execute import Execution, stored
 from .schedule import execute_all, execute_one
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 README_TAG, README_PICTURE = "readme", "book/_static/readme.png"
 console = Console(stderr=True, highlight=False)
@@ -31,13 +31,22 @@ console = Console(stderr=True, highlight=False)
 def main() -> None:
     """Run the command line; what a person must mend is one line and a non-zero exit."""
     try:
-        app()
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        if status == 130:
+            raise KeyboardInterrupt
+        sys.exit(status or 0)
     except (BuildError, ValueError, FileNotFoundError) as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         sys.exit(1)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what typer says of the arguments themselves
+            raise
+        console.print(f"error: {error.format_message()}", markup=False, soft_wrap=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         console.print("stopped; run the command again to go on from here")
-        sys.exit(130)
+        # Not sys.exit, which would wait for the chapters at work; their kernels end with this process.
+        os._exit(130)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from typing import Any
 import nbformat
 import papermill
 from papermill.engines import NBClientEngine, papermill_engines
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from . import BuildError, notebooks
@@ -118,15 +119,15 @@ def execute(
                 on_cell=on_cell,
             )
         except PapermillExecutionError as error:
-            failed = build / "failed" / chapter.notebook.name
-            failed.parent.mkdir(exist_ok=True)
-            os.replace(partial, failed)
-            raise BuildError(
-                f"chapter {chapter.name!r} failed in cell {error.cell_index}: {error.ename}: {error.evalue} "
-                f"(partial notebook: {failed.relative_to(chapter.root)})"
-            ) from None
+            why = f"in cell {error.cell_index}: {error.ename}: {error.evalue}"
+            raise _failure(chapter, partial, why) from None
+        except (DeadKernelError, CellTimeoutError) as error:
+            raise _failure(chapter, partial, f"{type(error).__name__}: {error}") from None
         seconds = time.monotonic() - start
         notebook = notebooks.without_noise(nbformat.read(partial, as_version=4))
+        counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+        if counts != list(range(1, len(counts) + 1)):
+            raise _failure(chapter, partial, "the kernel left before the last cell")
     notebook.metadata["invertnb"] = {
         "chapter": chapter.name,
         "fingerprint": fingerprint,
@@ -138,9 +139,20 @@ def execute(
     return Execution(chapter, notebook)
 
 
+def _failure(chapter: Chapter, partial: Path, why: str) -> BuildError:
+    """Keep the partial notebook, and say in one line what happened and where it is."""
+    failed = chapter.root / "_build" / "failed" / chapter.notebook.name
+    failed.parent.mkdir(exist_ok=True)
+    message = f"chapter {chapter.name!r} failed: {why.splitlines()[0]}"
+    if not partial.exists():
+        return BuildError(message)
+    os.replace(partial, failed)
+    return BuildError(f"{message} (partial notebook: {failed.relative_to(chapter.root)})")
+
+
 def all_parameters(chapter: Chapter, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Every parameter that the chapter ran with, defaults included."""
-    values = vars(chapter.module.Parameters(**overrides))
+    """Every parameter that the chapter ran with, defaults included, in the order that a file keeps."""
+    values = dict(sorted(vars(chapter.module.Parameters(**overrides)).items()))
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 

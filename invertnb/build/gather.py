@@ -91,11 +91,22 @@ def collect(executions: Iterable[Execution], claims: Mapping[str, Claim] | None 
                 )
             if claim.id in found:
                 raise BuildError(f"claim {claim.id!r} is recorded twice in {name!r}")
-            found[claim.id] = Row(claim, record, execution.about)
+            found[claim.id] = Row(claim, _judged(claim, record), execution.about)
     missing = [c.id for c in claims.values() if c.chapter in present and c.id not in found]
     if missing:
         raise BuildError(f"claims without a record in their chapter: {', '.join(missing)}")
     return [found.get(claim.id, Row(claim)) for claim in claims.values()]
+
+
+def _judged(claim: Claim, record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the verdicts of today's rules, which may be newer than a committed output."""
+
+    def verdict(entry: Mapping[str, Any], shape: bool | None = None) -> str:
+        spread = tuple(entry["spread"]) if isinstance(entry["spread"], list) else entry["spread"]
+        return claim.judge(entry["value"], spread, shape)
+
+    readings = [{**reading, "verdict": verdict(reading)} for reading in record["readings"]]
+    return {**record, "verdict": verdict(record, record.get("shape")), "readings": readings}
 
 
 def latest(root: Path) -> list[Row]:
@@ -105,14 +116,14 @@ def latest(root: Path) -> list[Row]:
 
 
 def _latest(chapter: Chapter) -> Execution:
-    fingerprint = chapter.fingerprint({})
-    current = stored(chapter, fingerprint)
+    current = stored(chapter, chapter.fingerprint({}))
     if current:
         return current
     notebook = chapter.read()
     notebook.metadata["invertnb"] = {
         "chapter": chapter.name,
-        "fingerprint": fingerprint,
+        # Whether the sources are still those of the outputs, only an execution can tell.
+        "fingerprint": None,
         "parameters": all_parameters(chapter, {}),
     }
     return Execution(chapter, notebook)

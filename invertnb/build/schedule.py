@@ -37,15 +37,18 @@ def execute_all(
             console.print(f"{chapter.name}: executed in {done.about['seconds']:.1f} s")
             return done
 
-        with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as pool:
-            # The longest first, so that none is left to run alone at the end.
-            order = sorted(chapters, key=usual_seconds, reverse=True)
-            pending = {chapter.name: pool.submit(work, chapter) for chapter in order}
-            try:
-                return {name: task.result() for name, task in pending.items()}
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        # The longest first, so that none is left to run alone at the end.
+        order = sorted(chapters, key=usual_seconds, reverse=True)
+        pool = ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1))
+        pending = {chapter.name: pool.submit(work, chapter) for chapter in order}
+        try:
+            return {name: task.result() for name, task in pending.items()}
+        except Exception:
+            pool.shutdown(cancel_futures=True)
+            raise
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def execute_one(

@@ -38,6 +38,7 @@ class Record:
     verdict: str
     readings: tuple[Reading, ...] = field(default=())
     note: str = ""
+    shape: bool | None = None
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         return Records((self,))._repr_mimebundle_(include, exclude)
@@ -87,7 +88,7 @@ def record(
         other, width = given if isinstance(given, tuple) else (given, None)
         other, width = _number(claim, other), _spread(claim, width)
         others.append(Reading(name, other, width, entry.judge(other, width)))
-    return Record(entry, value, spread, entry.judge(value, spread, shape), tuple(others), note)
+    return Record(entry, value, spread, entry.judge(value, spread, shape), tuple(others), note, shape)
 
 
 def _number(claim: str, value: Any) -> float | bool:
@@ -125,6 +126,7 @@ def _payload(record: Record) -> dict[str, Any]:
             for r in record.readings
         ],
         "note": record.note,
+        "shape": record.shape,
     }
 
 

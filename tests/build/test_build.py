@@ -57,6 +57,32 @@ def test_a_failing_chapter_leaves_the_last_good_book_and_its_partial_notebook(to
     assert "so far" in str(partial.cells)
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def broken(:", "SyntaxError"),
+        ("import os\n\nos._exit(3)", "DeadKernelError"),
+        ("import sys\n\nsys.exit(0)", "the kernel left before the last cell"),
+    ],
+)
+def test_a_chapter_that_ends_oddly_is_one_clear_line(toy, source, message):
+    toy.write(source, RECORD)
+    failed = toy.run("build")
+    lines = [line for line in failed.stderr.strip().splitlines() if line.startswith("error:")]
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    assert len(lines) == 1 and message in lines[0] and "_build/failed/layer_as_matrix.ipynb" in lines[0]
+    assert (toy.root / "_build" / "failed" / "layer_as_matrix.ipynb").is_file()
+
+
+def test_an_interrupted_build_stops_at_once_and_says_so(toy):
+    toy.write("import time\n\ntime.sleep(120)", RECORD)
+    process = toy.start("build")
+    _wait(lambda: any((toy.root / "_build").glob("run-*/*.ipynb")))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "run the command again" in err
+
+
 def test_a_page_that_warns_fails_the_build_and_leaves_the_last_good_book(toy):
     assert toy.run("build").returncode == 0
     good = toy.pages()

@@ -19,6 +19,8 @@ import pytest
         (["run", "layer_as_matrix", "--device", "tpu"], "device='tpu': expected one of cpu, cuda"),
         (["run", "layer_as_matrix", "--profile", "huge"], "profile='huge': expected one of embedded, paper"),
         (["refresh", "nothing_like_it"], "unknown chapter 'nothing_like_it'"),
+        (["buld"], "No such command 'buld'"),
+        (["run", "layer_as_matrix", "--profil", "paper"], "No such option: --profil"),
     ],
 )
 def test_bad_requests_are_one_line_and_no_work(toy, arguments, message):

@@ -99,8 +99,11 @@ def test_the_picture_of_the_readme_is_the_output_of_a_cell():
     assert f"]({README_PICTURE})" in (ROOT / "README.md").read_text()
 
 
-def test_every_claim_of_a_written_section_has_a_written_chapter():
-    done = ("section2.2", "section2.3", "algorithm1", "proposition1", "figure2", "footnote3", "footnote7")
-    for claim in load(ROOT / "book" / "claims.toml").values():
-        if claim.id.startswith(done):
-            assert claim.chapter in CHAPTERS, claim.id
+# Chapters that claims.toml already names and later work will write.
+TO_COME = {"theorem_3_1", "theorem_3_3", "sparsity", "rip_2d", "inverting_vgg", "random_filters"}
+
+
+def test_every_claim_belongs_to_a_chapter_that_is_written_or_to_come():
+    named = {claim.chapter for claim in load(ROOT / "book" / "claims.toml").values()}
+    assert named == set(CHAPTERS) | TO_COME
+    assert not TO_COME & set(CHAPTERS)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nbformat
 import pytest
+
+import invertnb
 
 from invertnb.build import chapters
 from invertnb.build.chapters import Chapter
@@ -48,11 +52,12 @@ def test_sources_metadata_parameters_and_claims_count(chapter, toy):
         ("invertnb/operators.py", True),
         ("invertnb/check.py", True),
         ("invertnb/notebook/static/explorer.js", True),
-        ("invertnb/chapters/proposition_1.py", False),
+        ("invertnb/chapters/proposition_1/__init__.py", False),
         ("invertnb/build/pages.py", False),
     ],
 )
 def test_lower_modules_count_and_others_do_not(chapter, monkeypatch, module, counts):
+    assert (Path(invertnb.__file__).parents[1] / module).is_file()
     before = chapter.fingerprint({})
     true_hash = chapters.file_hash
     monkeypatch.setattr(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -61,6 +63,12 @@ def test_a_claim_recorded_twice_or_elsewhere_is_refused(claims):
         collect([executed(first, first, second)], claims)
     with pytest.raises(BuildError, match="gives it to 'proposition_1'"):
         collect([executed(first, second, name="iht_as_layer")], claims)
+
+
+def test_rules_that_are_newer_than_a_record_judge_it(claims):
+    strict = replace(claims["table4.random.(2,1)"], rule={"within": 1e-4})
+    rows = collect([executed(*made())], claims | {strict.id: strict})
+    assert [row.verdict for row in rows if row.claim == strict] == ["not reproduced"]
 
 
 def test_the_page_shows_every_claim_and_reading_escaped(claims):

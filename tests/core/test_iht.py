@@ -264,3 +264,16 @@ def test_gradients(form, generator):
         return iht(x, FilterBank(weight), model, iterations=3, tol=0.0, **FORMS[form]).code
 
     assert torch.autograd.gradcheck(decode, (x, weight))
+
+
+def test_a_run_that_is_on_its_way_out_is_flagged(generator):
+    # k = 60 in the setting of Figure 2: step 1 fails, and five iterations do not reach the limit of 10.
+    bank = FilterBank.gaussian(96, 32, 5, generator=generator).normalized()
+    model = ModelSparse(28, 60)
+    x = bank.synthesis(model.sample(20, 96, 28, generator=generator), 32)
+    with pytest.warns(RuntimeWarning, match="samples diverged"):
+        result = iht(x, bank, model, iterations=5)
+    assert result.diverged[result.residuals[-1] > 1].all()
+    assert 0 < int(result.diverged.sum()) and result.residuals[-1].max() <= 10
+    # One iteration is a layer of a CNN, whatever its error.
+    assert not iht(5 * x, bank, ModelSparse(28, None), iterations=1).diverged.any()
