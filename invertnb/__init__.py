@@ -1,5 +1,6 @@
 """invertnb: the package behind an executable reading of Gilbert et al. on invertible CNNs."""
 
+from invertnb import rip, theory
 from invertnb.coherence import coherence
 from invertnb.iht import IHTResult, iht
 from invertnb.least_squares import least_squares
@@ -15,4 +16,6 @@ __all__ = [
     "coherence",
     "iht",
     "least_squares",
+    "rip",
+    "theory",
 ]

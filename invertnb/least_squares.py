@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invertnb import check
+from invertnb.kernels.gram import gram_on
 from invertnb.operators import FilterBank
 
 # Above this many entries in a support the normal equations are solved by iteration; below it,
@@ -71,16 +72,8 @@ def _cholesky(
     filters, place = index // support[0, 0].numel(), index % support[0, 0].numel()
     width = support.shape[-1]
     places = (place,) if bank.dims == 1 else (place // width, place % width)
-    reach = (bank.l - 1) // bank.stride
-    # W W^T at (i, p), (j, q) is gram[i, j, R + q - p] within reach and zero beyond (section 2.2).
-    near = real.unsqueeze(2) & real.unsqueeze(1)
-    shifts = []
-    for place in places:
-        shift = place.unsqueeze(1) - place.unsqueeze(2)
-        near = near & (shift.abs() <= reach)
-        shifts.append(shift.clamp(-reach, reach) + reach)
-    entries = gram[(filters.unsqueeze(2), filters.unsqueeze(1), *shifts)]
-    square = torch.where(near, entries, 0.0)
+    entries = gram_on(gram, filters, places)
+    square = torch.where(real.unsqueeze(2) & real.unsqueeze(1), entries, 0.0)
     square = square + torch.diag_embed((~real).to(square.dtype))
     right = torch.where(real, correlations.flatten(1).gather(1, index), 0.0)
     factor, info = torch.linalg.cholesky_ex(square)

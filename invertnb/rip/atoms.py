@@ -1,0 +1,155 @@
+"""The atoms of a filter bank at one size, and the supports of the model over them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, combinations_with_replacement
+from math import comb
+
+import torch
+from torch import Tensor
+
+from invertnb import check
+from invertnb.kernels.gram import gram_on
+from invertnb.kernels.pooling import cells
+from invertnb.kernels.selection import subsets
+from invertnb.model import ModelSparse
+from invertnb.operators import FilterBank, Size
+
+
+def count_supports(blocks: int, length: int, entries: int, per_block: int) -> int:
+    """Sets of so many entries, at most `per_block` of them in one block of this length."""
+    # The coefficient of x^entries in (sum over j <= per_block of C(length, j) x^j)^blocks.
+    choices = [comb(length, taken) for taken in range(per_block + 1)]
+    power = [1] + [0] * entries
+    for _ in range(blocks):
+        power = [
+            sum(power[total - taken] * ways for taken, ways in enumerate(choices) if taken <= total)
+            for total in range(entries + 1)
+        ]
+    return power[entries]
+
+
+@dataclass(frozen=True, eq=False)
+class Atoms:
+    """The Kn rows of W, float64, with the supports of sums of `order` members of M_k.
+
+    Such a sum has at most `order` nonzeros in a block and order * k in all, and every vector of
+    this kind is such a sum: order 1 is M_k, order 2 the M_2k of section 2.3. An atom is known by
+    its index in a flattened code (K, n) or (K, n1, n2).
+
+    Raises:
+        ValueError: arguments that do not fit together; a bank with padding, whose cropped rows
+            the table of correlations does not hold; an order that is no integer from 1 to 3.
+    """
+
+    bank: FilterBank
+    model: ModelSparse
+    size: Size
+    order: int = 1
+
+    def __post_init__(self) -> None:
+        check.instance("bank", self.bank, FilterBank)
+        check.instance("model", self.model, ModelSparse)
+        check.integer("order", self.order, 1, 3)
+        if self.model.dims != self.bank.dims:
+            check.fail("model", self.model, f"a ModelSparse over {self.bank.dims}-D codes")
+        if self.model.k is None:
+            check.fail("k", None, "a number of nonzeros: isometry constants belong to one k")
+        if self.bank.padding:
+            check.fail("padding", self.bank.padding, "0: padding crops rows of W")
+        self.model._blocks(self.bank.K, self.n)
+
+    @functools.cached_property
+    def n(self) -> tuple[int, ...]:
+        """Shifts of a filter, by axis."""
+        n = self.bank.code_size(self.size)
+        return (n,) if self.bank.dims == 1 else n
+
+    @property
+    def count(self) -> int:
+        """Rows of W, Kn."""
+        return self.bank.K * math.prod(self.n)
+
+    @functools.cached_property
+    def blocks(self) -> Tensor:
+        """The atoms of each block, int64 (blocks, atoms of a block)."""
+        index = torch.arange(self.count, device=self.bank.weight.device)
+        return cells(index.view(1, self.bank.K, *self.n), self.model.block).flatten(0, -2)
+
+    @property
+    def per_block(self) -> int:
+        """The most atoms that a support takes from one block."""
+        return min(self.order, self.blocks.shape[1])
+
+    @property
+    def entries(self) -> int:
+        """Atoms of a maximal support."""
+        return min(self.order * self.model.k, self.per_block * len(self.blocks))
+
+    @functools.cached_property
+    def table(self) -> Tensor:
+        """All inner products of rows of W, see `FilterBank.gram`."""
+        return self.bank.to(dtype=torch.float64).gram().detach()
+
+    def gram(self, index: Tensor) -> Tensor:
+        """W_S W_S^T of supports S, int64 (batch, s), as (batch, s, s)."""
+        places, rest = [], index % math.prod(self.n)
+        for side in reversed(self.n):
+            places.insert(0, rest % side)
+            rest = rest // side
+        return gram_on(self.table, index // math.prod(self.n), places)
+
+    def eigenvalues(self, index: Tensor) -> Tensor:
+        """Eigenvalues of W_S W_S^T in ascending order, (batch, s)."""
+        return torch.linalg.eigvalsh(self.gram(index))
+
+    def keep(self, values: Tensor) -> Tensor:
+        """The best support for each vector of (batch, Kn): the projection onto the model."""
+        each = values.abs()[:, self.blocks.flatten()].view(-1, *self.blocks.shape)
+        best = each.topk(self.per_block, dim=-1)
+        index = self.blocks.expand_as(each).gather(-1, best.indices).flatten(1)
+        return index.gather(1, best.values.flatten(1).topk(self.entries, dim=1).indices)
+
+    def draw(self, samples: int, generator: torch.Generator) -> Tensor:
+        """Random maximal supports, int64 (samples, entries), drawn on the CPU.
+
+        Of the `per_block` slots of every block, a subset uniform among all; then for the slots
+        of one block distinct places, uniform among all.
+        """
+        length, slots = self.blocks.shape[1], self.per_block
+        slot = subsets(slots * len(self.blocks), self.entries, samples, generator).sort(1).values
+        block, place = slot // slots, torch.empty_like(slot)
+        for i in range(self.entries):
+            same = block[:, max(0, i - slots + 1) : i] == block[:, i : i + 1]
+            before = torch.where(same, place[:, max(0, i - slots + 1) : i], length).sort(1).values
+            # The draw counts the places still free; step over those taken, from the lowest on.
+            fresh = (torch.rand(samples, generator=generator, dtype=torch.float64)
+                     * (length - same.sum(1))).long()
+            for taken in before.unbind(1):
+                fresh = fresh + (fresh >= taken)
+            place[:, i] = fresh
+        device = self.blocks.device
+        return self.blocks[block.to(device), place.to(device)]
+
+    def supports(self) -> int:
+        """The number of maximal supports: n^k C(K, k) for M_k itself."""
+        blocks, length = self.blocks.shape
+        return count_supports(blocks, length, self.entries, self.per_block)
+
+    def every_support(self) -> Iterator[Tensor]:
+        """All maximal supports, in parts of int64 (some, entries)."""
+        for chosen in combinations_with_replacement(range(len(self.blocks)), self.entries):
+            taken = {block: chosen.count(block) for block in chosen}
+            if max(taken.values()) > self.per_block:
+                continue
+            parts = [
+                torch.tensor(list(combinations(self.blocks[block].tolist(), some)))
+                for block, some in taken.items()
+            ]
+            pick = torch.cartesian_prod(*(torch.arange(len(part)) for part in parts))
+            columns = pick.view(-1, len(parts)).unbind(1)
+            yield torch.cat([part[c] for part, c in zip(parts, columns, strict=True)], dim=1)
