@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -28,3 +30,21 @@ def gram_on(table: Tensor, filters: Tensor, places: Sequence[Tensor]) -> Tensor:
         near = inside if near is None else near & inside
         entry = entry * table.shape[-1] + shift
     return torch.where(near, table.flatten()[torch.where(near, entry, 0)], 0.0)
+
+
+def gram_matrix(table: Tensor, n: Sequence[int]) -> Tensor:
+    """W W^T itself, (Kn, Kn), from the same table, for n shifts by axis.
+
+    Entry ((i, p), (j, q)) is table[i, j, R + q - p]: with p reversed, windows of the table.
+    """
+    reach, axes = table.shape[-1] // 2, range(2, 2 + len(n))
+    windows = table
+    for axis, side in zip(axes, n, strict=True):
+        # Cut or fill up with zeros, to the shifts from 1 - n to n - 1.
+        far = min(reach, side - 1)
+        windows = windows.narrow(axis, reach - far, 2 * far + 1)
+        pads = [0, 0] * (windows.dim() - axis - 1) + [side - 1 - far] * 2
+        windows = F.pad(windows, pads).unfold(axis, side, 1)
+    count = table.shape[0] * math.prod(n)
+    order = (0, *axes, 1, *range(2 + len(n), 2 + 2 * len(n)))
+    return windows.flip(*axes).permute(order).reshape(count, count)

@@ -109,10 +109,14 @@ class Atoms:
 
     def keep(self, values: Tensor) -> Tensor:
         """The best support for each vector of (batch, Kn): the projection onto the model."""
-        each = values.abs()[:, self.blocks.flatten()].view(-1, *self.blocks.shape)
-        best = each.topk(self.per_block, dim=-1)
+        length = self.blocks.shape[1]
+        ordered = length == math.prod(self.n)  # then a block's atoms are neighbors
+        each = values.abs() if ordered else values.abs()[:, self.blocks.flatten()]
+        each = each.view(len(values), -1, length)
+        # max is much faster than topk, and most models take one entry a block.
+        best = each.max(-1, keepdim=True) if self.per_block == 1 else each.topk(self.per_block)
         index = self.blocks.expand_as(each).gather(-1, best.indices).flatten(1)
-        return index.gather(1, best.values.flatten(1).topk(self.entries, dim=1).indices)
+        return index.gather(1, best.values.flatten(1).topk(self.entries).indices)
 
     def draw(self, samples: int, generator: torch.Generator) -> Tensor:
         """Random maximal supports, int64 (samples, entries), drawn on the CPU.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invertnb import check
+from invertnb.kernels.gram import gram_matrix
 from invertnb.model import ModelSparse
 from invertnb.operators import FilterBank, Size
 from invertnb.rip.atoms import Atoms
@@ -73,8 +74,7 @@ def lower_bound(
 def _deviation_operator(atoms: Atoms) -> Callable[[Tensor, Tensor], Tensor]:
     """(W W^T - I) z for z given by atoms and values, (batch, s) each, as float32 (batch, Kn)."""
     if atoms.count <= DENSE_ATOMS:
-        every = torch.arange(atoms.count, device=atoms.table.device)
-        square = atoms.gram(every.unsqueeze(0))[0].float()
+        square = gram_matrix(atoms.table.float(), atoms.n)
         square.diagonal().sub_(1)
         return lambda index, values: F.embedding_bag(
             index, square, mode="sum", per_sample_weights=values
