@@ -170,6 +170,14 @@ class FilterBank:
         # Output i, position R + s: sum of w_i[. + s stride] w_j[.].
         return convolve(self.weight, self.weight, stride=self.stride, padding=reach)
 
+    def _exact_gram(self) -> Tensor:
+        """`gram` in float64, without a gradient; kept until the filters are changed in place."""
+        version, kept = self.weight._version, self.__dict__.get("_kept_gram")
+        if kept is None or kept[0] != version:
+            kept = (version, self.to(dtype=torch.float64).gram().detach())
+            self.__dict__["_kept_gram"] = kept
+        return kept[1]
+
     def norm(self, size: Size) -> float:
         """The spectral norm of W at this size: never below the truth, at most 1 % above.
 

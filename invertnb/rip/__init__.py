@@ -16,7 +16,7 @@ from invertnb.rip.certificate import (
 )
 from invertnb.rip.exact import exact_constant
 from invertnb.rip.sampling import Ratios, sample_extremes, sample_ratios
-from invertnb.rip.search import Witness, lower_bound
+from invertnb.rip.search import Witness, lower_bound, rounding
 
 __all__ = [
     "Atoms",
@@ -29,6 +29,7 @@ __all__ = [
     "exact_constant",
     "gershgorin",
     "lower_bound",
+    "rounding",
     "sample_extremes",
     "sample_ratios",
     "semidefinite_bound",

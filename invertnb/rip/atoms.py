@@ -20,6 +20,7 @@ from invertnb.model import ModelSparse
 from invertnb.operators import FilterBank, Size
 
 
+@functools.cache
 def count_supports(blocks: int, length: int, entries: int, per_block: int) -> int:
     """Sets of so many entries, at most `per_block` of them in one block of this length."""
     # The coefficient of x^entries in (sum over j <= per_block of C(length, j) x^j)^blocks.
@@ -90,10 +91,10 @@ class Atoms:
         """Atoms of a maximal support."""
         return min(self.order * self.model.k, self.per_block * len(self.blocks))
 
-    @functools.cached_property
+    @property
     def table(self) -> Tensor:
         """All inner products of rows of W, see `FilterBank.gram`."""
-        return self.bank.to(dtype=torch.float64).gram().detach()
+        return self.bank._exact_gram()
 
     def gram(self, index: Tensor) -> Tensor:
         """W_S W_S^T of supports S, int64 (batch, s), as (batch, s, s)."""

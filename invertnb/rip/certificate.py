@@ -184,7 +184,11 @@ def semidefinite_bound(coherence: BlockCoherence, order: int, entries: int) -> f
     Warns:
         RuntimeWarning: the solver stopped early, and the bound is weaker than it could be.
     """
-    first, second = coherence
+    # Scaled so that u^T B u <= 1: the solver's accuracy then means the same for every layer.
+    scale = entries * max(float(coherence.first.max()), float(coherence.second.max()))
+    if scale == 0:
+        return 0.0
+    first, second = coherence.first / scale, coherence.second / scale
     U, V, finished = _solve(first, second, order, entries)
     if not finished:
         warnings.warn(
@@ -193,7 +197,7 @@ def semidefinite_bound(coherence: BlockCoherence, order: int, entries: int) -> f
         )
     bound = _certificate(first, second, U, V, order, entries)
     trivial = _certificate(first, second, 0 * first, 0 * first, order, entries)
-    return min(bound, trivial)
+    return scale * min(bound, trivial) * (1 + 4 * torch.finfo(torch.float64).eps)
 
 
 def _certificate(
