@@ -9,6 +9,8 @@ from invertnb.model import ModelSparse
 from invertnb.operators import FilterBank, Size
 from invertnb.rip.atoms import Atoms
 
+ENTRIES = 2**20  # of the matrices W_S W_S^T that are built at a time
+
 
 def exact_constant(
     bank: FilterBank, model: ModelSparse, size: Size, *, order: int = 1, limit: int = 2_000_000
@@ -30,15 +32,18 @@ def exact_constant(
     supports = atoms.supports()
     if supports > limit:
         check.fail("k", model.k, f"at most limit = {limit:,} supports to enumerate, not {supports:,}")
-    worst, waiting = 0.0, []
-    rows = max(1, 2**20 // atoms.entries**2)
+    worst, waiting, ready = 0.0, [], 0
+    rows = max(1, ENTRIES // atoms.entries**2)
     for part in atoms.every_support():
         waiting.append(part)
-        if sum(map(len, waiting)) >= rows:
-            worst, waiting = max(worst, _deviation(atoms, waiting)), []
-    return max(worst, _deviation(atoms, waiting)) if waiting else worst
+        ready += len(part)
+        if ready >= rows:
+            worst, waiting, ready = max(worst, _deviation(atoms, waiting, rows)), [], 0
+    return max(worst, _deviation(atoms, waiting, rows)) if waiting else worst
 
 
-def _deviation(atoms: Atoms, parts: list[torch.Tensor]) -> float:
+def _deviation(atoms: Atoms, parts: list[torch.Tensor], rows: int) -> float:
     index = torch.cat(parts).to(atoms.bank.weight.device)
-    return float((atoms.eigenvalues(index)[:, [0, -1]] - 1).abs().max())
+    return max(
+        float((atoms.eigenvalues(some)[:, [0, -1]] - 1).abs().max()) for some in index.split(rows)
+    )

@@ -102,6 +102,35 @@ def supports(K: int, size: tuple[int, ...], block: tuple[int, ...], k: int):
         yield from product(*chosen)
 
 
+def sum_supports(
+    K: int, size: tuple[int, ...], block: tuple[int, ...], k: int, order: int
+) -> set[frozenset[int]]:
+    """The maximal supports of sums of `order` members of M_k: unions of their supports, flat."""
+    def flat(index: tuple[int, ...]) -> int:
+        place = 0
+        for at, side in zip(index, (K, *size), strict=True):
+            place = place * side + at
+        return place
+
+    single = {frozenset(map(flat, support)) for support in supports(K, size, block, k)}
+    unions = single
+    for _ in range(order - 1):
+        unions = {one | other for one in unions for other in single}
+    most = max(map(len, unions))
+    return {union for union in unions if len(union) == most}
+
+
+def isometry_constant(W: Tensor, chosen: set[frozenset[int]]) -> float:
+    """The largest deviation from 1 of a squared singular value of the rows of W on a support."""
+    worst = 0.0
+    for support in chosen:
+        squares = torch.linalg.svdvals(W[sorted(support)]).square()
+        if len(support) > W.shape[1]:  # then some code on it is mapped to zero
+            squares = torch.cat([squares, torch.zeros(1, dtype=torch.float64)])
+        worst = max(worst, float((squares - 1).abs().max()))
+    return worst
+
+
 def hard_thresholding(
     W: Tensor, x: Tensor, shape: tuple[int, ...], block: tuple[int, ...], k: int, iterations: int,
     step: float | str = 1.0, pursuit: bool = False,
