@@ -95,8 +95,8 @@ def _budget(layer: Layer, k: int, order: int, eps: float, theta: float) -> float
 
 
 def _over_angles(value) -> float:
-    """The least value over the angle theta of step 2."""
-    found = minimize_scalar(value, bounds=(1e-4, WIDEST), method="bounded", options={"xatol": 1e-6})
+    """The least value over the angle theta of step 2; every angle gives a valid one."""
+    found = minimize_scalar(value, bounds=(1e-4, WIDEST), method="bounded", options={"xatol": 1e-4})
     return float(found.fun)
 
 
@@ -143,7 +143,7 @@ def failure_bound(layer: Layer, k: int, delta: float, order: int = 1) -> float:
 
 #: Constants for which Theorem 3.1 and Corollary 3.2 hold as stated, for Kn >= 4 and delta <= 1, with
 #: M l for M l^2 / D: from caps of 30 degrees, see the chapter.
-EXPLICIT_C = {1: 60.0, 2: 240.0}
+EXPLICIT_C = {1: 60.0, 2: 216.0}
 
 
 def explicit_weights(layer: Layer, k: int, delta: float, eps: float, order: int = 1) -> float:

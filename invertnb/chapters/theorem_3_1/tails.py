@@ -135,7 +135,7 @@ def draw(tails: Tails) -> Figure:
     """Survival of the deviation: samples in M_k (left) and M_2k (right), and the bounds."""
     x = torch.linspace(0.01, 1.0, 100, dtype=torch.float64)
     names = list(tails.squares)
-    fig, (left, right) = figure(8.4, 3.4, ncols=2, sharey=True)
+    fig, (left, right) = figure(8.4, 4.2, ncols=2, sharey=True)
     colours = ("blue", "green", "sky", "orange", "purple")
     for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
         ax = left if i < 3 else right
@@ -151,7 +151,6 @@ def draw(tails: Tails) -> Figure:
         paper = paper_tail(x, tails.M, tails.l, tails.D)
         ax.plot(x, paper, color=PALETTE["vermillion"], label="Equation (4), explicit")
         ax.set(yscale="log", ylim=(1e-4, 2.5), xlim=(0, 1), xlabel="deviation $x$")
-        ax.legend(frameon=False, fontsize=8.5, loc="lower left" if order == 2 else "upper right")
+        ax.legend(frameon=False, fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     left.set_ylabel(r"$P(|\,\|W^Tz\|^2-1\,|\geq x)$")
-    left.set_ylim(1e-4, 2.5)
     return fig
