@@ -245,4 +245,6 @@ def _solve(
     t = float(budget.dual_value)
     U = first.new_tensor(program[0].dual_value) / r - t
     V = first.new_tensor(program[1].dual_value) / (r * (r - 1)) - t if r > 1 else 0 * first
+    if not (U.isfinite().all() and V.isfinite().all()):
+        return 0 * first, 0 * first, False
     return U, V, problem.status == cvxpy.OPTIMAL
