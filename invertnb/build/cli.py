@@ -1,4 +1,4 @@
-"""The command line: ``invertnb build | run | refresh | ledger | doctor``."""
+"""The command line: ``invertnb build | run | refresh | ledger | bench | doctor``."""
 
 from __future__ import annotations
 
@@ -127,6 +127,21 @@ def ledger(
     for row in rows:
         ours = show(row.record["value"]) if row.record else "-"
         print(f"{row.claim.id:32} paper {show(row.claim.paper):>14}  ours {ours:>14}  {row.verdict}")
+
+
+@app.command()
+def bench(device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu") -> None:
+    """Speed of the core beside the plain ways, in one run, each after its check."""
+    import torch
+
+    from .bench import run as timings
+
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f"device={device!r}: expected cpu, or cuda where there is a CUDA device")
+    place = torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    print(f"{place}, torch {torch.__version__}")
+    for timing in timings(device):
+        print(f"{timing.task:32} {timing.way:24} {1000 * timing.seconds:9.1f} ms  {timing.ratio:8.1f}x")
 
 
 @app.command()
