@@ -1,0 +1,136 @@
+"""Where Theorem 3.3 says something: certified constants over the number of channels."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+from invertnb import FilterBank
+from invertnb.chapters.theorem_3_3.layers import K, L, Layer, folded, up
+from invertnb.notebook import Parameters
+from invertnb.rip import Isometry, block_coherence, certify, gershgorin, semidefinite_bound
+from invertnb.theory.one_step import BOUNDS
+
+GRID = tuple(32 * 2**i for i in range(10))  # M, up to 16384
+SPARSITIES = (1, 2, 5, 10)
+PROGRAM_FROM = 5  # below this k, row sums are nearly as good, and the program is slow
+BANKS, SEARCHES = 1000, 100_000  # streams of draws
+
+
+@functools.lru_cache(maxsize=32)
+def bank(p: Parameters, M: int, unit_rows: bool = True) -> FilterBank:
+    """The Gaussian bank with K = 96, l = 5 and M channels, folded to at most K l of them."""
+    gaussian = FilterBank.gaussian(K, M, L, generator=p.generator(BANKS + M), device=p.device)
+    return folded(gaussian.normalized() if unit_rows else gaussian)
+
+
+@functools.lru_cache(maxsize=2)
+def layer(p: Parameters, M: int) -> Layer:
+    """The layer of this bank; its W W^T is large, so only two are kept."""
+    return Layer(bank(p, M))
+
+
+@functools.cache
+def rows(p: Parameters, M: int, k: int, order: int) -> float:
+    """Gershgorin's upper bound; for two atoms of unit norm it is the constant itself."""
+    return gershgorin(Layer(bank(p, M)).atoms(k, order))
+
+
+@functools.cache
+def searched(p: Parameters, M: int, k: int, order: int) -> Isometry:
+    """The certified interval of delta_k (order 1) or delta_2k (order 2) from row sums and a search."""
+    at = Layer(bank(p, M))
+    stream = SEARCHES + 100 * M + 2 * k + order
+    return certify(
+        at.bank, at.model(k), at.size, order=order, sdp=False, starts=16,
+        generator=p.generator(stream),
+    )  # fmt: skip
+
+
+@functools.cache
+def programmed(p: Parameters, M: int, k: int, order: int) -> float:
+    """The semidefinite bound; 1e-9 is more than rounding can take from it."""
+    atoms = Layer(bank(p, M)).atoms(k, order)
+    return semidefinite_bound(block_coherence(atoms), atoms.per_block, atoms.entries) + 1e-9
+
+
+def isometry(p: Parameters, M: int, k: int, order: int) -> Isometry:
+    """The certified interval that figures and tables show; see `program`."""
+    found = searched(p, M, k, order)
+    if not program(k, M):
+        return found
+    bound = programmed(p, M, k, order)
+    return dataclasses.replace(found, upper=min(found.upper, bound), sdp=bound)
+
+
+def program(k: int, M: int) -> bool:
+    """Whether the figures take the semidefinite program's bound: where it is cheap and matters."""
+    return k >= PROGRAM_FROM and M >= 512
+
+
+class Crossing(NamedTuple):
+    """The grid of M for one k and one bound.
+
+    Attributes:
+        certified: the smallest M at which the bound is certified to lie below 1; None if none is.
+        by: "rows" or "program", whichever certified it.
+        vacuous: the largest M at which a code proves that the bound is 1 or more, or that
+            delta_2k is; None if none does.
+    """
+
+    certified: int | None
+    by: str
+    vacuous: int | None
+
+
+def value(bound, delta_k: float, delta_2k: float) -> float:
+    """A bound of Theorem 3.3; infinite where delta_2k reaches 1 and the theorem says nothing."""
+    return bound(min(delta_k, delta_2k), delta_2k) if delta_2k < 1 else float("inf")
+
+
+def guarantees(delta_k: float, delta_2k: float) -> dict[str, float]:
+    """All bounds at certified upper ends; infinite where the hypothesis is not certified."""
+    return {name: value(bound, delta_k, delta_2k) for name, bound in BOUNDS.items()}
+
+
+def verdict(bound, lower: float, guaranteed: float) -> str:
+    """A bound in words: its certified value, "vacuous", or "not certified"."""
+    if guaranteed < 1:
+        return up(guaranteed)
+    # With delta_k = 0 every bound is at its least.
+    return "vacuous" if value(bound, 0.0, lower) >= 1 else "not certified"
+
+
+def upper(p: Parameters, M: int, k: int, bound, sdp: bool = False) -> float:
+    """The bound at the certified upper ends: what the theorem guarantees."""
+    twice = min(rows(p, M, k, 2), programmed(p, M, k, 2)) if sdp else rows(p, M, k, 2)
+    return value(bound, rows(p, M, k, 1), twice)
+
+
+def crossing(p: Parameters, k: int, bound) -> Crossing:
+    """Row sums first; where they fail, down the grid by the semidefinite program as far as it goes."""
+    by_rows = [M for M in GRID if upper(p, M, k, bound) < 1]
+    certified, by = (min(by_rows), "rows") if by_rows else (None, "")
+    place = GRID.index(certified) if certified else len(GRID)
+    while k >= PROGRAM_FROM and place > 0 and upper(p, GRID[place - 1], k, bound, sdp=True) < 1:
+        place -= 1
+        certified, by = GRID[place], "program"
+    # Further down, the codes found show from where on no certificate can help.
+    proved = (M for M in reversed(GRID[:place]) if value(bound, 0.0, lower(p, M, k)) >= 1)
+    return Crossing(certified, by, next(proved, None))
+
+
+def lower(p: Parameters, M: int, k: int) -> float:
+    """A certified lower bound on delta_2k; at k = 1 the constant itself."""
+    return rows(p, M, 1, 2) if k == 1 else searched(p, M, k, 2).lower
+
+
+@functools.cache
+def crossings(p: Parameters) -> dict[tuple[int, str], Crossing]:
+    """`Crossing` for every k and every bound."""
+    return {
+        (k, name): crossing(p, k, bound)
+        for k in SPARSITIES
+        for name, bound in BOUNDS.items()
+    }

@@ -1,0 +1,51 @@
+"""Layers on which one step errs as much as the sharp lemmas allow: their constants are the best."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from invertnb import FilterBank
+from invertnb.chapters.theorem_3_3.layers import Codes, Layer, Step, one_step
+from invertnb.theory.one_step import PHI
+
+TIE = 1e-9  # by so much the wrong atom wins
+
+
+def pieces(delta: float, e1: float, e2: float) -> tuple[Tensor, Tensor]:
+    """The code z and its disturbance w = (W W^T - I) z with ``||w|| = delta ||z||``.
+
+    Three atoms: one that is found, one that is missed, one that takes its place; e1 is the
+    disturbance of the last, -e2 that of the missed one, whose entry of z is e1 + e2.
+    """
+    missed = (e1 + e2) * (1 - TIE)
+    w = torch.tensor([0.0, -e2, e1], dtype=torch.float64)
+    found = math.sqrt(max((e1**2 + e2**2) / delta**2 - missed**2, 0.0))
+    return torch.tensor([found, missed, 0.0], dtype=torch.float64), w
+
+
+def limit(e1: float = PHI, e2: float = 1.0) -> float:
+    """The largest delta for which there is such a code: then nothing is left to be found."""
+    return math.hypot(e1, e2) / (e1 + e2)
+
+
+def layer(delta: float, e1: float = PHI, e2: float = 1.0) -> Layer:
+    """Three filters with one tap and W W^T = I + delta R, R the reflection that takes z to w."""
+    z, w = pieces(delta, e1, e2)
+    axis = z / z.norm() - w / w.norm()
+    axis = axis / axis.norm()
+    one = torch.eye(3, dtype=torch.float64)
+    rows = torch.linalg.cholesky(one + delta * (one - 2 * torch.outer(axis, axis)))
+    return Layer(FilterBank(rows.unsqueeze(2)), size=1)
+
+
+def attained(delta: float, e1: float = PHI, e2: float = 1.0) -> Step:
+    """One step on this code, k = 2.
+
+    With (e1, e2) proportional to (phi, 1) its code error is phi delta_2k up to the tie; with equal
+    ones the missed part is sqrt(2) delta_2k.
+    """
+    z, _ = pieces(delta, e1, e2)
+    return one_step(layer(delta, e1, e2), Codes(torch.tensor([[0, 1]]), z[:2].unsqueeze(0)))
