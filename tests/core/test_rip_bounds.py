@@ -68,9 +68,8 @@ PROGRAMS = [
 def test_enclosure(atoms):
     exact = exact_constant(**arguments(atoms))
     found = certify(**arguments(atoms), sdp=False, starts=4, generator=seeded())
-    assert found.lower <= exact <= found.upper <= found.gershgorin or atoms.entries <= 2
-    assert found.lower <= exact <= found.upper
-    assert exact <= found.gershgorin and found.sdp is None
+    assert found.lower <= exact <= found.upper <= found.gershgorin * (1 + 1e-12)
+    assert found.sdp is None
     z, model = found.code, Atoms(atoms.bank, atoms.model, atoms.size)
     assert z.shape == (1, atoms.bank.K, *atoms.n) and z.dtype == torch.float64
     assert_close(float(z.norm()), 1.0)
