@@ -24,13 +24,11 @@ ACCURACY, MOST_STEPS = 3e-4, 5000  # of the solver; the certificate itself holds
 
 
 class BlockCoherence(NamedTuple):
-    """What bounds the products of the rows of two filters, float64 (K, K).
+    """What bounds the products of the rows of two filters: two float64 matrices (K, K).
 
-    Attributes:
-        first: off the diagonal the largest ``|<row of i, row of j>|`` over all pairs of shifts; on
-            the diagonal ``| ||w_i||^2 - 1 |``.
-        second: off the diagonal the second largest over different relative shifts; on the
-            diagonal the largest product of two shifts of one filter.
+    first: off the diagonal the largest ``|<row of i, row of j>|`` over all pairs of shifts, on the
+    diagonal ``| ||w_i||^2 - 1 |``. second: off the diagonal the second largest over different
+    relative shifts, on the diagonal the largest product of two shifts of one filter.
     """
 
     first: Tensor

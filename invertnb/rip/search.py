@@ -26,9 +26,8 @@ STEPS, LEADERS, REPLACED, NOISE = 10, 32, 0.3, 0.1
 class Witness(NamedTuple):
     """A code that proves a lower bound.
 
-    Attributes:
-        delta: ``| ||W^T code||^2 - 1 |``, less what rounding may add.
-        code: float64 (1, K, n) or (1, K, n1, n2), unit norm, in the model.
+    delta is ``| ||W^T code||^2 - 1 |``, less what rounding may add; code is float64 (1, K, n) or
+    (1, K, n1, n2), of unit norm, in the model.
     """
 
     delta: float

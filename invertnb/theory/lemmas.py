@@ -33,10 +33,8 @@ class Inequality(NamedTuple):
 class OneStep(NamedTuple):
     """What one step does to codes z, each (batch,).
 
-    Attributes:
-        missed: ``||z|_(Om^c)|| / ||z||``, the part outside the support Om of z_hat.
-        code: ``||z_hat - z|| / ||z||``.
-        signal: ``||x - x_hat|| / ||x||``.
+    missed: ``||z|_(Om^c)|| / ||z||``, the part outside the support Om of z_hat. code:
+    ``||z_hat - z|| / ||z||``. signal: ``||x - x_hat|| / ||x||``.
     """
 
     missed: Tensor
