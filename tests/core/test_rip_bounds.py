@@ -54,6 +54,10 @@ def toy_atoms(draw, most=3000):
     return atoms
 
 
+def named(options: dict) -> str:
+    return ",".join(f"{name}={value}" for name, value in options.items())
+
+
 # Layers whose semidefinite program is solved: pairs need none.
 PROGRAMS = [
     dict(K=4, k=3), dict(K=4, k=2, order=2), dict(K=3, k=2, order=3), dict(K=5, k=4, l=2, n=2),
@@ -79,7 +83,7 @@ def test_enclosure(atoms):
     assert found.lower <= attained <= found.upper
 
 
-@pytest.mark.parametrize("options", PROGRAMS, ids=str)
+@pytest.mark.parametrize("options", PROGRAMS, ids=named)
 def test_enclosure_by_the_semidefinite_bound(options):
     atoms = atoms_of(**options)
     exact = exact_constant(**arguments(atoms))
@@ -109,7 +113,7 @@ def test_the_semidefinite_bound_is_the_programs_value():
 @pytest.mark.parametrize("options", [
     dict(K=4, k=3), dict(K=4, k=2, order=2), dict(K=3, k=1, order=3), dict(K=2, n=2, l=2, dims=2),
     dict(K=4, k=2, stride=2, unit=False), dict(K=4, k=3, M=20, unit=False),
-], ids=str)
+], ids=named)
 def test_the_search_finds_the_worst_code(options, branch, monkeypatch):
     if branch == "convolution":
         monkeypatch.setattr(search, "DENSE_ATOMS", 0)
@@ -119,6 +123,16 @@ def test_the_search_finds_the_worst_code(options, branch, monkeypatch):
     assert exact - 1e-9 <= found.delta <= exact
     again = lower_bound(**arguments(atoms), starts=32, generator=seeded())
     assert torch.equal(found.code, again.code) and found.delta == again.delta
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.5])
+def test_the_search_looks_both_ways(scale):
+    atoms = atoms_of(4, k=2)
+    scaled = Atoms(FilterBank(scale * atoms.bank.weight), atoms.model, atoms.size)
+    found = lower_bound(**arguments(scaled), starts=8, generator=seeded())
+    assert_close(found.delta, exact_constant(**arguments(scaled)))
+    square = float((dense(scaled).T @ found.code.flatten()).square().sum())
+    assert (square > 1) == (scale > 1)
 
 
 @pytest.mark.parametrize("most", [4096, 0], ids=["matrix", "convolution"])
@@ -142,7 +156,7 @@ def test_the_operator_of_the_search(dims, stride, n, most, generator, monkeypatc
     dict(K=1, k=1, n=2, order=3), dict(K=4, k=1, n=1, order=2), dict(K=2, k=2, n=1, order=3),
     dict(K=3, k=2, n=2, dims=2), dict(K=3, k=1, n=2, dims=2, order=2), dict(K=3, k=1, l=1, order=2),
     dict(K=4, k=2, stride=2), dict(K=2, k=1, l=4, stride=2, order=2, M=1),
-], ids=str)
+], ids=named)
 @pytest.mark.parametrize("unit", [True, False])
 def test_pairs_are_exact(options, unit):
     for seed in range(4):
@@ -173,10 +187,11 @@ def test_coherence_and_row_sums_by_hand():
         (1, 2, 3, 3 + c),
     ]:
         assert_close(gershgorin(toy(n, k, order)), float(expected))
-    # u alone: half a twin on either side, of which order 2 allows one.
-    alone = FilterBank(weight[:1])
+    # u beside a filter that it never meets: half a twin on either side, none of which order 1 allows.
+    apart = torch.zeros(2, 2, 2, dtype=torch.float64)
+    apart[0, 0], apart[1, 1, 0] = weight[0, 0], 1.0
     for order, expected in [(1, 0.0), (2, 0.5), (3, 1.0)]:
-        assert_close(gershgorin(Atoms(alone, ModelSparse(3, 1), 4, order)), expected)
+        assert_close(gershgorin(Atoms(FilterBank(apart), ModelSparse(3, 2), 4, order)), expected)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -243,7 +258,7 @@ def trivial(coherence, order, entries):
     return certificate._certificate(first, second, 0 * first, 0 * second, order, entries)
 
 
-@pytest.mark.parametrize("options", [dict(K=5, k=3), dict(K=4, k=2, order=2)], ids=str)
+@pytest.mark.parametrize("options", [dict(K=5, k=3), dict(K=4, k=2, order=2)], ids=named)
 def test_bad_multipliers_do_no_harm(options, monkeypatch):
     atoms = atoms_of(**options)
     coherence, rest = block_coherence(atoms), (atoms.per_block, atoms.entries)
