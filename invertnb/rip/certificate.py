@@ -80,9 +80,9 @@ def certify(
     """
     atoms = Atoms(bank, model, size, order)
     check.flag("sdp", sdp)
-    found = lower_bound(bank, model, size, order=order, starts=starts, generator=generator)
-    coherence = block_coherence(atoms)
+    coherence = block_coherence(atoms)  # refuses small blocks before the search, which takes longer
     rows = gershgorin(atoms)
+    found = lower_bound(bank, model, size, order=order, starts=starts, generator=generator)
     if atoms.entries <= 2:  # one pair of atoms: its eigenvalues, and no program
         return Isometry(found.delta, pairs(atoms), found.code, rows, None)
     semidefinite = None

@@ -57,14 +57,18 @@ def exponent(x: float, m: int, order: int = 1) -> float:
     Chernoff's bound for the extreme case, a chi-square of m / order degrees of freedom.
     """
     check.real("x", x, 0.0)
-    return m / (2 * order) * (x - math.log1p(x))
+    # For small x the difference cancels; the first two terms of its series are a little less.
+    gap = x - math.log1p(x) if x > 1e-5 else x**2 * (1 / 2 - x / 3)
+    return m / (2 * order) * gap
 
 
 def deviation(s: float, m: int, order: int = 1) -> float:
     """The x with exponent(x) = s: a unit code deviates by more with probability 2 exp(-s) at most."""
     check.real("s", s, 0.0, strict=True)
     high = 2 * math.sqrt(order * s / m) + 2 * order * s / m  # Laurent and Massart: never too small
-    return brentq(lambda x: exponent(x, m, order) - s, 0.0, high * (1 + 1e-9), xtol=1e-14)
+    return brentq(
+        lambda x: exponent(x, m, order) - s, 0.0, high * (1 + 1e-9), xtol=1e-14 * high
+    )
 
 
 def laurent_massart(s: float, m: int, order: int = 1) -> float:

@@ -324,6 +324,13 @@ def test_dtype_and_device(order, device):
     assert_close(gershgorin(small), gershgorin(large))
 
 
+def test_blocks_smaller_than_n_are_refused_before_the_search(monkeypatch):
+    monkeypatch.setattr(certificate, "lower_bound", None)
+    atoms = atoms_of(4, n=4)
+    with pytest.raises(ValueError, match="block = 2"):
+        certify(atoms.bank, ModelSparse(2, 2), atoms.size, generator=seeded())
+
+
 def test_printed_as_an_interval():
     found = certificate.Isometry(0.12345, 0.98765, torch.zeros(1), 1.0, None)
     assert str(found) == "in [0.123, 0.988]"
