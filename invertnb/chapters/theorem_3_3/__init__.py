@@ -125,7 +125,7 @@ def _contraction(p: Parameters, study: lemmas.Study) -> dict[str, float]:
 
 def draw(data: Data) -> Figure:
     """Bounds against the worst errors found, over delta_2k."""
-    attained = {delta: sharp.attained(delta) for delta in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)}
+    attained = {delta: sharp.attained(delta) for delta in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)}
     return draw_studies([*data.toys, *data.full.values()], attained)
 
 

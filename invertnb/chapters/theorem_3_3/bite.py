@@ -14,7 +14,7 @@ from invertnb.theory.one_step import BOUNDS
 
 GRID = tuple(32 * 2**i for i in range(10))  # M, up to 16384
 SPARSITIES = (1, 2, 5, 10)
-PROGRAM_FROM = 5  # below this k, row sums are nearly as good, and the program is slow
+PROGRAM_FROM = 5  # below this k the program is slow
 BANKS, SEARCHES = 1000, 100_000  # streams of draws
 
 

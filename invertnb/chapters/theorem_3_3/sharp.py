@@ -27,8 +27,8 @@ def pieces(delta: float, e1: float, e2: float) -> tuple[Tensor, Tensor]:
 
 
 def limit(e1: float = PHI, e2: float = 1.0) -> float:
-    """The largest delta for which there is such a code: then nothing is left to be found."""
-    return math.hypot(e1, e2) / (e1 + e2)
+    """The largest delta at which the found entry still wins; 1/phi for (phi, 1)."""
+    return math.sqrt((e1**2 + e2**2) / ((e1 + e2) ** 2 + e1**2))
 
 
 def layer(delta: float, e1: float = PHI, e2: float = 1.0) -> Layer:
