@@ -24,7 +24,7 @@ from invertnb.theory import model_rip, one_step
 PAPER = {"draws": 40_000, "layers": 10, "samples": 100_000}
 
 #: Grid of the phase diagram.
-SPARSITIES = (1, 2, 3, 5, 10, 20)
+SPARSITIES = (1, 2, 5, 10, 20)
 CHANNELS = tuple(2**i for i in range(3, 13))
 DELTA, EPS = 0.5, 0.01
 
@@ -112,7 +112,7 @@ def explorer(data: Data) -> Explorer:
         [Slider("delta", levels, "level δ", default=DELTA, live=[i / 50 for i in range(2, 76)])],
         show,
         alt="Phase diagram over sparsity and channels at the level delta = {delta}",
-        caption="Is $\\delta_k$ at most δ? One Gaussian layer a column, $K = 96$, $\\ell = 5$, $D = 32$. "
+        caption="Is δ_k at most δ? One Gaussian layer a column; K = 96, l = 5, D = 32. "
         "Orange: a code proves that it is not. Blue: a certificate proves that it is. Gray: neither. "
         "Dot: random supports saw no deviation above δ. Triangle: our version of Theorem 3.1 "
         "promises it with probability 0.99.",
@@ -177,10 +177,9 @@ def sizes_explorer() -> Explorer:
         show,
         alt="Map of what our version of the theorems promises over channels and sparsity, with a cross "
         "at M = {M}, k = {k}; filters of length {l}, K = {K}, D = {D}, failure probability {eps}",
-        caption="Across: channels $M$ from 1 to 55,000, four columns an octave. Up: sparsity $k$ from 1 to "
-        "40. Gray: the theorem promises nothing. Light blue: $\\delta_k < 1$. Dark blue: $\\delta_{2k}$ so "
-        "small that the bound of the next chapter on the error of one step is below 1. Cross: the "
-        "layer chosen.",
+        caption="Across: channels M from 1 to 55,000, four columns an octave. Up: sparsity k from 1 to "
+        "40. Gray: the theorem promises nothing. Light blue: δ_k < 1. Dark blue: δ_2k so small that "
+        "the bound of the next chapter on the error of one step is below 1. Cross: the layer chosen.",
     )
 
 

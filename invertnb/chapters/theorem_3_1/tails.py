@@ -79,8 +79,17 @@ def sample_squares(
 
 @dataclass(frozen=True)
 class Tails:
-    """Squares ||W^T z||^2 of many layers, by code; of layers of random signs; sizes."""
+    """||W^T z||^2 of many layers by code, of layers of random signs, and what is known of it.
 
+    Attributes:
+        codes: the codes, (K, n) each.
+        squares, signs: (draws,) each, for Gaussian weights and for random signs.
+        variances: in closed form, for Gaussian weights.
+        largest: the largest eigenvalue of C(z).
+        M, l, D: the size.
+    """
+
+    codes: Mapping[str, Tensor]
     squares: Mapping[str, Tensor]
     signs: Mapping[str, Tensor]
     variances: Mapping[str, float]
@@ -99,6 +108,7 @@ def compute(K: int, M: int, l: int, D: int, k: int, draws: int, generator: torch
     """Sample every code of `codes`, with both kinds of weights."""
     chosen = codes(K, D - l + 1, k, generator)
     return Tails(
+        chosen,
         {name: sample_squares(z, M, l, draws, generator) for name, z in chosen.items()},
         {name: sample_squares(z, M, l, draws, generator, True) for name, z in chosen.items()},
         {name: variance(z, M, l) for name, z in chosen.items()},
