@@ -171,10 +171,12 @@ class FilterBank:
         return convolve(self.weight, self.weight, stride=self.stride, padding=reach)
 
     def _exact_gram(self) -> Tensor:
-        """`gram` in float64, without a gradient; kept until the filters are changed in place."""
-        version, kept = self.weight._version, self.__dict__.get("_kept_gram")
-        if kept is None or kept[0] != version:
-            kept = (version, self.to(dtype=torch.float64).gram().detach())
+        """`gram` in float64, without a gradient; computed once for these values of the filters."""
+        kept = self.__dict__.get("_kept_gram")
+        if kept is None or not torch.equal(kept[0], self.weight):
+            # The copy tells when the filters were changed in place, however that was done.
+            copy = self.weight.detach().clone()
+            kept = (copy, FilterBank(copy.double(), self.stride, self.padding).gram())
             self.__dict__["_kept_gram"] = kept
         return kept[1]
 

@@ -91,7 +91,7 @@ class Atoms:
         """Atoms of a maximal support."""
         return min(self.order * self.model.k, self.per_block * len(self.blocks))
 
-    @property
+    @functools.cached_property
     def table(self) -> Tensor:
         """All inner products of rows of W, see `FilterBank.gram`."""
         return self.bank._exact_gram()

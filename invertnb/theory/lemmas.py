@@ -22,8 +22,13 @@ class Inequality(NamedTuple):
 
     @property
     def tightness(self) -> float:
-        """The largest left / right: 1 where the inequality is attained, above 1 where it fails."""
-        return float(torch.where(self.left == self.right, 1.0, self.left / self.right).max())
+        """The largest left / right: 1 where the inequality is attained, above 1 where it fails.
+
+        Where right is not positive: 1 if they are equal, else 0 if it holds and infinite if not.
+        """
+        bare = torch.where(self.left < self.right, 0.0, torch.inf)
+        ratio = torch.where(self.right > 0, self.left / self.right, bare)
+        return float(torch.where(self.left == self.right, 1.0, ratio).max())
 
     def holds(self, slack: float = 1e-12) -> bool:
         """Whether left <= right + slack throughout; NaN fails."""

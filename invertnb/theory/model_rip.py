@@ -128,7 +128,10 @@ def weights_needed(layer: Layer, k: int, delta: float, eps: float, order: int = 
     _check(layer, k, order, eps=eps, delta=delta)
 
     def needed(theta: float) -> float:
-        return _budget(layer, k, order, eps, theta) / exponent(delta * math.cos(2 * theta), 1, order)
+        each = exponent(delta * math.cos(2 * theta), 1, order)
+        if each == 0:
+            check.fail("delta", delta, "a level whose square float64 can hold")
+        return _budget(layer, k, order, eps, theta) / each
 
     return math.ceil(needed(0.0) if order * k == 1 else _over_angles(needed))
 

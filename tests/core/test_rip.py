@@ -261,3 +261,15 @@ def test_dtype_and_device(dtype, dims, device, generator):
         for one, other in zip(here, there, strict=True):
             assert one.dtype == torch.float64 and one.device.type == device
             assert_close(one.cpu(), other)
+
+
+def test_constants_follow_filters_changed_in_place(generator):
+    bank = FilterBank.gaussian(4, 2, 3, generator=generator)
+    before = exact_constant(bank, ModelSparse(3, 2), 5)
+    bank.weight.data.mul_(2)  # tracked by no version counter
+    after = exact_constant(bank, ModelSparse(3, 2), 5)
+    fresh = exact_constant(FilterBank(bank.weight.clone()), ModelSparse(3, 2), 5)
+    assert after == fresh != before
+    with torch.inference_mode():
+        inside = FilterBank.gaussian(4, 2, 3, generator=torch.Generator().manual_seed(1))
+        assert exact_constant(inside, ModelSparse(3, 2), 5) > 0

@@ -43,6 +43,7 @@ def runs(request, tmp_path_factory):
 
     chosen = {item.callspec.params["name"] for item in request.session.items
               if getattr(item, "originalname", "") == "test_fault_turns_its_check_red"}
+    tmp_path_factory.getbasetemp()  # set up before two threads ask for it at once
     with ThreadPoolExecutor(2) as pool:
         yield {
             fault["name"]: pool.submit(outcome, fault)
