@@ -15,6 +15,7 @@ from invertnb.theory.one_step import BOUNDS
 GRID = tuple(32 * 2**i for i in range(10))  # M, up to 16384
 SPARSITIES = (1, 2, 5, 10)
 PROGRAM_FROM = 5  # below this k the program is slow
+HOPE = 0.7  # the program takes less than 30 percent off the row sums: do not try where more is needed
 BANKS, SEARCHES = 1000, 100_000  # streams of draws
 
 
@@ -25,9 +26,9 @@ def bank(p: Parameters, M: int, unit_rows: bool = True) -> FilterBank:
     return folded(gaussian.normalized() if unit_rows else gaussian)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def layer(p: Parameters, M: int) -> Layer:
-    """The layer of this bank; its W W^T is large, so only two are kept."""
+    """The layer of this bank; its W W^T is large, so only a few are kept."""
     return Layer(bank(p, M))
 
 
@@ -39,7 +40,7 @@ def rows(p: Parameters, M: int, k: int, order: int) -> float:
 
 @functools.cache
 def searched(p: Parameters, M: int, k: int, order: int) -> Isometry:
-    """The certified interval of delta_k (order 1) or delta_2k (order 2) from row sums and a search."""
+    """The interval of delta_k (order 1) or delta_2k (order 2) from row sums and a search."""
     at = Layer(bank(p, M))
     stream = SEARCHES + 100 * M + 2 * k + order
     return certify(
@@ -58,15 +59,26 @@ def programmed(p: Parameters, M: int, k: int, order: int) -> float:
 def isometry(p: Parameters, M: int, k: int, order: int) -> Isometry:
     """The certified interval that figures and tables show; see `program`."""
     found = searched(p, M, k, order)
-    if not program(k, M):
+    if order == 1 or not program(k, M):
         return found
     bound = programmed(p, M, k, order)
     return dataclasses.replace(found, upper=min(found.upper, bound), sdp=bound)
 
 
+def ends(p: Parameters, M: int, k: int) -> tuple[float, float]:
+    """The certified interval of delta_2k that the figure and the explorer show."""
+    if k == 1:  # row sums are exact for two atoms of unit norm
+        return max(rows(p, M, 1, 2) - 1e-9, 0.0), rows(p, M, 1, 2)
+    found = isometry(p, M, k, 2)
+    return found.lower, found.upper
+
+
 def program(k: int, M: int) -> bool:
-    """Whether the figures take the semidefinite program's bound: where it is cheap and matters."""
-    return k >= PROGRAM_FROM and M >= 512
+    """Whether to take the semidefinite program's bound: around the crossings, where it matters.
+
+    There delta_2k, which goes like k / sqrt(M), is somewhat below 1.
+    """
+    return k >= PROGRAM_FROM and 10 <= M / k**2 <= 200
 
 
 class Crossing(NamedTuple):
@@ -109,11 +121,15 @@ def upper(p: Parameters, M: int, k: int, bound, sdp: bool = False) -> float:
 
 
 def crossing(p: Parameters, k: int, bound) -> Crossing:
-    """Row sums first; where they fail, down the grid by the semidefinite program as far as it goes."""
+    """Row sums first; where they fail, down the grid by the semidefinite program."""
     by_rows = [M for M in GRID if upper(p, M, k, bound) < 1]
     certified, by = (min(by_rows), "rows") if by_rows else (None, "")
     place = GRID.index(certified) if certified else len(GRID)
-    while k >= PROGRAM_FROM and place > 0 and upper(p, GRID[place - 1], k, bound, sdp=True) < 1:
+    while k >= PROGRAM_FROM and place > 0:
+        M = GRID[place - 1]
+        hoped = value(bound, rows(p, M, k, 1), HOPE * rows(p, M, k, 2))
+        if hoped >= 1 or upper(p, M, k, bound, sdp=True) >= 1:
+            break
         place -= 1
         certified, by = GRID[place], "program"
     # Further down, the codes found show from where on no certificate can help.

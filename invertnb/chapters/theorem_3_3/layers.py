@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invertnb import FilterBank, ModelSparse
-from invertnb.rip import Atoms, Isometry
+from invertnb.rip import Atoms
 
 # The sizes of Figure 2 (section 4.2).
 K, L, D, N = 96, 5, 32, 28
@@ -98,7 +98,7 @@ class Layer:
         return zero.scatter_add(1, codes.index, codes.values)
 
     def project(self, h: Tensor, k: int, place: int | None = None) -> Codes:
-        """M(h, k) for h (batch, Kn), with known switches, or with all of them at one fixed place."""
+        """M(h, k) for h (batch, Kn), with known switches or with all at one fixed place."""
         places = h.view(len(h), -1, self.n).abs().max(2).indices
         block = torch.arange(places.shape[1], device=h.device) * self.n
         values = h.gather(1, places + block)
@@ -163,6 +163,6 @@ def up(number: float, digits: int = 2) -> str:
     return f"{math.ceil(number * 10**digits) / 10**digits:.{digits}f}"
 
 
-def interval(found: Isometry) -> str:
+def interval(lower: float, upper: float) -> str:
     """A certified interval, rounded outwards to two digits."""
-    return f"[{down(found.lower)}, {up(found.upper)}]"
+    return f"[{down(lower)}, {up(upper)}]"

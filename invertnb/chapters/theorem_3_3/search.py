@@ -27,7 +27,7 @@ class Worst(NamedTuple):
 
 
 def every_code(layer: Layer, angles: int) -> Codes:
-    """All supports of M_2, and on each the codes (cos a, sin a) for `angles` angles a in [0, pi)."""
+    """All supports of M_2, on each the codes (cos a, sin a) for `angles` angles a in [0, pi)."""
     supports = torch.cat(list(layer.atoms(2).every_support()))
     angle = torch.arange(angles, dtype=torch.float64) * math.pi / angles
     circle = torch.stack([angle.cos(), angle.sin()], 1)
@@ -115,7 +115,7 @@ def starting_codes(
     """
     parts = [layer.codes(code.to(layer.bank.weight), k) for code in witnesses]
     random = layer.sample(k, 2 * batch, generator)
-    for small in sorted({1, *range(1, k, max(1, k // 5))} - {k}) if k > 1 else ():
+    for small in range(1, k, max(1, k // 5)):
         parts.append(decoyed(layer, random, small))
     index, values = (torch.cat(part) for part in zip(*parts, random, strict=True))
     pool = Codes(index, torch.where(values == 0, 1e-3, values))
@@ -158,7 +158,7 @@ def outside(layer: Layer, z: Codes) -> Tensor:
 
 
 def extreme_supports(layer: Layer, k: int, starts: Codes, sign: int, rounds: int = 15) -> Tensor:
-    """Supports of M_k with a large (sign 1) or small (-1) eigenvalue, by truncated power iteration."""
+    """Supports of M_k with a large (sign 1) or small (-1) eigenvalue, by power iteration."""
     z = starts
     for _ in range(rounds):
         image = sign * (layer.image(z) - layer.dense(z))
@@ -169,7 +169,9 @@ def extreme_supports(layer: Layer, k: int, starts: Codes, sign: int, rounds: int
     return z.index
 
 
-def opposite_supports(layer: Layer, k: int, starts: Codes, rounds: int = 12) -> tuple[Tensor, Tensor]:
+def opposite_supports(
+    layer: Layer, k: int, starts: Codes, rounds: int = 12
+) -> tuple[Tensor, Tensor]:
     """Pairs of disjoint supports of M_k whose rows see each other strongly, (batch, k) each.
 
     From a code on one support, take the best support of its image outside, and then back: power

@@ -33,7 +33,7 @@ class Switches(NamedTuple):
 
 
 def switches(layer: Layer, k: int, codes: int, generator: torch.Generator) -> Switches:
-    """One step with the pooling's own switches, with the best support, and with every fixed place."""
+    """One step with the pooling's switches, with the best support, and with every fixed place."""
     z = layer.sample(k, codes, generator)
     h = layer.image(z)
     index = layer.atoms(k).keep(h)  # the support of M_k that holds most of ||h||, by the core
