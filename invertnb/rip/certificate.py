@@ -112,7 +112,7 @@ def pairs(atoms: Atoms) -> float:
 
 def block_coherence(atoms: Atoms) -> BlockCoherence:
     """See `BlockCoherence`; only shifts that occur at this size count."""
-    size = _shifted_products(atoms)
+    size = _shifted_products(check.instance("atoms", atoms, Atoms))
     K = len(size)
     same = torch.arange(K)
     center = size.shape[2] // 2
@@ -134,7 +134,7 @@ def gershgorin(atoms: Atoms) -> float:
     In the row of one atom, the others of its support add their products: at most `per_block` from
     each other filter, at different shifts, one less from its own, and `entries` - 1 in all.
     """
-    size = _shifted_products(atoms)
+    size = _shifted_products(check.instance("atoms", atoms, Atoms))
     K, shifts = len(size), size.shape[2]
     same = torch.arange(K)
     size[same, same, shifts // 2] = 0
@@ -162,9 +162,10 @@ def semidefinite_bound(coherence: BlockCoherence, order: int, entries: int) -> f
     """An upper bound on the isometry constant from a convex program, certified by its dual.
 
     Let u hold the magnitudes of a unit code in the model, in `order` slots a block by decreasing
-    size. Of the products of two blocks' atoms only one relative shift attains the largest value,
-    so slot a meets slot a by `first` and the other slots by `second` at most (rearrangement
-    inequality), and the deviation is at most u^T B u with B = first (x) I + second (x) (J - I).
+    size, empty slots being zero. Of the products of two blocks' atoms only one relative shift
+    attains the largest value, and the pairs of atoms at that shift form a partial matching; so by
+    the rearrangement inequality slot a meets slot a by `first` and the other slots by `second` at
+    most, and the deviation is at most u^T B u with B = first (x) I + second (x) (J - I).
     As ``||u||_1^2 <= entries``, relaxing u u^T to X gives the program
 
         max <B, X>,  tr X = 1,  sum X <= entries,  X >= 0,  X positive semidefinite,
@@ -176,12 +177,18 @@ def semidefinite_bound(coherence: BlockCoherence, order: int, entries: int) -> f
 
     Args:
         coherence: see `block_coherence`.
-        order: slots a block.
+        order: slots a block, the `per_block` of an `Atoms`; from 1 to 3.
         entries: nonzeros in all.
+
+    Raises:
+        ValueError: an order or a number of entries out of range.
 
     Warns:
         RuntimeWarning: the solver stopped early, and the bound is weaker than it could be.
     """
+    check.instance("coherence", coherence, BlockCoherence)
+    check.integer("order", order, 1, 3)
+    check.integer("entries", entries, 1)
     # Scaled so that u^T B u <= 1: the solver's accuracy then means the same for every layer.
     scale = entries * max(float(coherence.first.max()), float(coherence.second.max()))
     if scale == 0:
@@ -191,7 +198,7 @@ def semidefinite_bound(coherence: BlockCoherence, order: int, entries: int) -> f
     if not finished:
         warnings.warn(
             "semidefinite_bound: the solver stopped early; the bound holds but may be loose",
-            RuntimeWarning, stacklevel=3,
+            RuntimeWarning, stacklevel=2,
         )
     bound = _certificate(first, second, U, V, order, entries)
     trivial = _certificate(first, second, 0 * first, 0 * first, order, entries)

@@ -71,21 +71,25 @@ def lower_bound(
 
 
 def _deviation_operator(atoms: Atoms) -> Callable[[Tensor, Tensor], Tensor]:
-    """(W W^T - I) z for z given by atoms and values, (batch, s) each, as float32 (batch, Kn)."""
+    """(W W^T - I) z for z given by atoms and values, (batch, s) each, as float32 (batch, Kn).
+
+    Filters far longer than 1 are brought to size first: float32 could not hold their squares.
+    """
+    scale = max(1.0, float(atoms.table.abs().max()))
     if atoms.count <= DENSE_ATOMS:
-        square = gram_matrix(atoms.table.float(), atoms.n)
-        square.diagonal().sub_(1)
+        square = gram_matrix((atoms.table / scale).float(), atoms.n)
+        square.diagonal().sub_(1 / scale)
         return lambda index, values: F.embedding_bag(
             index, square, mode="sum", per_sample_weights=values
         )
     # Entry (i, p) of W W^T z is the sum over j and s of table[i, j, R + s] z[j, p + s].
-    table, reach = atoms.table.float(), atoms.table.shape[-1] // 2
+    table, reach = (atoms.table / scale).float(), atoms.table.shape[-1] // 2
     convolve = F.conv1d if atoms.bank.dims == 1 else F.conv2d
 
     def apply(index: Tensor, values: Tensor) -> Tensor:
         z = _dense(atoms, index, values)
         image = convolve(z.view(-1, atoms.bank.K, *atoms.n), table, padding=reach)
-        return image.flatten(1) - z
+        return image.flatten(1) - z / scale
 
     return apply
 

@@ -13,6 +13,7 @@ the bounds of this book have none. They are derived, step by step, in the chapte
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from scipy.optimize import brentq, minimize_scalar
@@ -43,6 +44,11 @@ def _check(layer: Layer, k: int, order: int, eps: float | None = None, delta: fl
         check.real("delta", delta, 0.0, strict=True)
 
 
+def _check_code(m: int, order: int) -> None:
+    check.integer("m", m, 1)
+    check.integer("order", order, 1, 3)
+
+
 def log_supports(layer: Layer, k: int, order: int = 1) -> float:
     """The logarithm of the number of supports to unite: n^k C(K, k) for order 1."""
     _check(layer, k, order)
@@ -54,9 +60,11 @@ def log_supports(layer: Layer, k: int, order: int = 1) -> float:
 def exponent(x: float, m: int, order: int = 1) -> float:
     """s(x) with ``P(| ||W^T z||^2 - 1 | >= x) <= 2 exp(-s(x))`` for a unit code z, Gaussian filters.
 
-    Chernoff's bound for the extreme case, a chi-square of m / order degrees of freedom.
+    Chernoff's bound for the extreme case, a chi-square of m / order degrees of freedom. ValueError
+    for a negative x, an m below 1 or an order that is no integer from 1 to 3, here and below.
     """
     check.real("x", x, 0.0)
+    _check_code(m, order)
     # For small x the difference cancels; the first two terms of its series are a little less.
     gap = x - math.log1p(x) if x > 1e-5 else x**2 * (1 / 2 - x / 3)
     return m / (2 * order) * gap
@@ -65,6 +73,7 @@ def exponent(x: float, m: int, order: int = 1) -> float:
 def deviation(s: float, m: int, order: int = 1) -> float:
     """The x with exponent(x) = s: a unit code deviates by more with probability 2 exp(-s) at most."""
     check.real("s", s, 0.0, strict=True)
+    _check_code(m, order)
     high = 2 * math.sqrt(order * s / m) + 2 * order * s / m  # Laurent and Massart: never too small
     return brentq(
         lambda x: exponent(x, m, order) - s, 0.0, high * (1 + 1e-9), xtol=1e-14 * high
@@ -74,11 +83,19 @@ def deviation(s: float, m: int, order: int = 1) -> float:
 def laurent_massart(s: float, m: int, order: int = 1) -> float:
     """The same by Lemma 1 of Laurent and Massart (2000): 2 sqrt(s r / m) + 2 s r / m."""
     check.real("s", s, 0.0, strict=True)
+    _check_code(m, order)
     return 2 * math.sqrt(order * s / m) + 2 * order * s / m
 
 
 def log_cap(theta: float, dimension: int) -> float:
-    """Logarithm of the share of the unit sphere within the angle theta of a line through 0."""
+    """Logarithm of the share of the unit sphere within the angle theta of a line through 0.
+
+    Raises:
+        ValueError: an angle not above 0 or above 90 degrees, a dimension below 1.
+    """
+    check.integer("dimension", dimension, 1)
+    if not 0 < check.real("theta", theta, 0.0) <= math.pi / 2:
+        check.fail("theta", theta, "an angle above 0, at most pi / 2")
     if dimension == 1:
         return 0.0
     # The squared sine of the angle to a fixed line is Beta((d - 1)/2, 1/2) distributed.
@@ -92,15 +109,21 @@ def log_cap(theta: float, dimension: int) -> float:
     )
 
 
-def _budget(layer: Layer, k: int, order: int, eps: float, theta: float) -> float:
-    """s such that failure at one code with probability 2 exp(-s) makes eps for all supports."""
+def _least(layer: Layer, k: int, order: int, value: Callable[[float, float], float]) -> float:
+    """The least value(price, loss) over the angle theta of step 2; every angle gives a valid one.
+
+    price = log N_r - log of the cap's share, what all codes of all supports cost in the exponent,
+    and loss = cos(2 theta), by which their deviations fall short.
+    """
     dimension = min(order * k, min(order, layer.n) * layer.K)
-    return math.log(2 / eps) + log_supports(layer, k, order) - log_cap(theta, dimension)
+    count = log_supports(layer, k, order)
+    if dimension == 1:
+        return value(count, 1.0)
 
+    def at(theta: float) -> float:
+        return value(count - log_cap(theta, dimension), math.cos(2 * theta))
 
-def _over_angles(value) -> float:
-    """The least value over the angle theta of step 2; every angle gives a valid one."""
-    found = minimize_scalar(value, bounds=(1e-4, WIDEST), method="bounded", options={"xatol": 1e-4})
+    found = minimize_scalar(at, bounds=(1e-4, WIDEST), method="bounded", options={"xatol": 1e-4})
     return float(found.fun)
 
 
@@ -115,37 +138,33 @@ def isometry_bound(layer: Layer, k: int, eps: float, order: int = 1) -> float:
         ValueError: sizes that are no positive integers, k above K, eps outside (0, 1).
     """
     _check(layer, k, order, eps=eps)
-    if order * k == 1:
-        return deviation(_budget(layer, k, order, eps, 0.1), layer.m, order)
-    return _over_angles(
-        lambda theta: deviation(_budget(layer, k, order, eps, theta), layer.m, order)
-        / math.cos(2 * theta)
+    return _least(
+        layer, k, order,
+        lambda price, loss: deviation(math.log(2 / eps) + price, layer.m, order) / loss,
     )
 
 
 def weights_needed(layer: Layer, k: int, delta: float, eps: float, order: int = 1) -> int:
-    """The least m for which `isometry_bound` is delta; the m of `layer` plays no part."""
+    """The m for which `isometry_bound` is delta, rounded up; the m of `layer` plays no part."""
     _check(layer, k, order, eps=eps, delta=delta)
 
-    def needed(theta: float) -> float:
-        each = exponent(delta * math.cos(2 * theta), 1, order)
+    def needed(price: float, loss: float) -> float:
+        each = exponent(delta * loss, 1, order)
         if each == 0:
             check.fail("delta", delta, "a level whose square float64 can hold")
-        return _budget(layer, k, order, eps, theta) / each
+        return (math.log(2 / eps) + price) / each
 
-    return math.ceil(needed(0.0) if order * k == 1 else _over_angles(needed))
+    return math.ceil(_least(layer, k, order, needed))
 
 
 def failure_bound(layer: Layer, k: int, delta: float, order: int = 1) -> float:
     """A bound on the probability that the isometry constant exceeds delta, at most 1."""
     _check(layer, k, order, delta=delta)
-
-    def log_eps(theta: float) -> float:
-        return _budget(layer, k, order, 0.5, theta) + math.log(0.5) - exponent(
-            delta * math.cos(2 * theta), layer.m, order
-        )
-
-    return math.exp(min(0.0, log_eps(0.0) if order * k == 1 else _over_angles(log_eps)))
+    log_eps = _least(
+        layer, k, order,
+        lambda price, loss: math.log(2) + price - exponent(delta * loss, layer.m, order),
+    )
+    return math.exp(min(0.0, log_eps))
 
 
 #: Constants for which Theorem 3.1 and Corollary 3.2 hold as stated, for Kn >= 4 and delta <= 1, with

@@ -334,3 +334,12 @@ def test_blocks_smaller_than_n_are_refused_before_the_search(monkeypatch):
 def test_printed_as_an_interval():
     found = certificate.Isometry(0.12345, 0.98765, torch.zeros(1), 1.0, None)
     assert str(found) == "in [0.123, 0.988]"
+
+
+def test_the_search_holds_at_any_scale(generator):
+    bank = FilterBank.gaussian(5, 2, 3, generator=generator)
+    for scale in (1e-12, 1e12):
+        scaled = FilterBank(scale * bank.weight)
+        found = lower_bound(scaled, ModelSparse(4, 2), 6, generator=generator).delta
+        truth = exact_constant(scaled, ModelSparse(4, 2), 6)
+        assert found == pytest.approx(truth, rel=1e-6)

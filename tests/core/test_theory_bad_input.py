@@ -10,7 +10,8 @@ import torch
 
 from invertnb import FilterBank, ModelSparse
 from invertnb.rip import (
-    Atoms, certify, exact_constant, lower_bound, sample_extremes, sample_ratios,
+    Atoms, block_coherence, certify, exact_constant, gershgorin, lower_bound, sample_extremes,
+    sample_ratios, semidefinite_bound,
 )
 from invertnb.theory import lemmas, one_step
 from invertnb.theory import model_rip as rip
@@ -57,6 +58,18 @@ def step(z=Z, bank=BANK, model=MODEL, size=8, **changes):
 
 CASES = {
     # Atoms, and what every function asks of a layer
+    "gershgorin": (lambda: gershgorin(3), "atoms = 3", "Atoms"),
+    "program: coherence": (lambda: semidefinite_bound(3, 1, 2), "coherence = 3", "BlockCoherence"),
+    "program: order": (lambda: semidefinite_bound(block_coherence(atoms()), 0, 2), "order = 0"),
+    "program: entries": (lambda: semidefinite_bound(block_coherence(atoms()), 1, 2.5),
+                         "entries = 2.5", "an integer"),
+    "cap: angle": (lambda: rip.log_cap(2.0, 3), "theta = 2.0", "pi / 2"),
+    "cap: no angle": (lambda: rip.log_cap(0.0, 3), "theta = 0.0", "above 0"),
+    "cap: dimension": (lambda: rip.log_cap(0.3, 0), "dimension = 0", "at least 1"),
+    "exponent: m": (lambda: rip.exponent(0.5, 0), "m = 0", "at least 1"),
+    "exponent: order": (lambda: rip.exponent(0.5, 10, 0), "order = 0", "from 1 to 3"),
+    "deviation: m": (lambda: rip.deviation(1.0, -5), "m = -5", "at least 1"),
+    "weights: tiny delta": (lambda: rip.weights_needed(LAYER, 1, 1e-200, 0.1), "delta = 1e-200"),
     "bank": (lambda: atoms(bank=3), "bank = 3", "a FilterBank"),
     "model": (lambda: atoms(model=6), "model = 6", "a ModelSparse"),
     "model of images": (lambda: atoms(model=WINDOWS), "model = ModelSparse", "1-D"),
