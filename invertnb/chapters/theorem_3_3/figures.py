@@ -164,8 +164,8 @@ def bound_explorer() -> Explorer:
     return Explorer(
         "bounds",
         [
-            Slider("low", (0.02, 0.05, 0.1, 0.2, 0.3), "lower end of delta_2k", 0.1),
-            Slider("width", (0.0, 0.05, 0.1, 0.2), "width of the interval", 0.1),
+            Slider("low", (0.05, 0.1, 0.2, 0.3), "lower end of delta_2k", 0.1),
+            Slider("width", (0.0, 0.05, 0.1), "width of the interval", 0.1),
         ],
         show,
         alt="The three bounds of Theorem 3.3 as curves over delta_2k, with the interval from {low} "

@@ -114,7 +114,7 @@ def starting_codes(
     Of all of them the `batch` with the largest errors, a third for each of OBJECTIVES.
     """
     parts = [layer.codes(code.to(layer.bank.weight), k) for code in witnesses]
-    random = layer.sample(k, 2 * batch, generator)
+    random = layer.sample(k, batch, generator)
     for small in range(1, k, max(1, k // 5)):
         parts.append(decoyed(layer, random, small))
     index, values = (torch.cat(part) for part in zip(*parts, random, strict=True))
