@@ -23,15 +23,14 @@ from invertnb.operators import FilterBank, Size
 @functools.cache
 def count_supports(blocks: int, length: int, entries: int, per_block: int) -> int:
     """Sets of so many entries, at most `per_block` of them in one block of this length."""
-    # The coefficient of x^entries in (sum over j <= per_block of C(length, j) x^j)^blocks.
-    choices = [comb(length, taken) for taken in range(per_block + 1)]
-    power = [1] + [0] * entries
-    for _ in range(blocks):
-        power = [
-            sum(power[total - taken] * ways for taken, ways in enumerate(choices) if taken <= total)
-            for total in range(entries + 1)
-        ]
-    return power[entries]
+    if per_block == 0:
+        return int(entries == 0)
+    # Choose the blocks that give `per_block` entries, and these; the others give fewer.
+    return sum(
+        comb(blocks, full) * comb(length, per_block) ** full
+        * count_supports(blocks - full, length, entries - full * per_block, per_block - 1)
+        for full in range(min(blocks, entries // per_block) + 1)
+    )
 
 
 @dataclass(frozen=True, eq=False)

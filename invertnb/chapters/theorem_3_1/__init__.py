@@ -113,7 +113,8 @@ def explorer(data: Data) -> Explorer:
         show,
         alt="Phase diagram over sparsity and channels at the level delta = {delta}",
         caption="Is δ_k at most δ? One Gaussian layer a column; K = 96, l = 5, D = 32. "
-        "Orange: a code proves that it is not. Blue: a certificate proves that it is. Gray: neither. "
+        "Orange: a code proves that it is not. Blue: a certificate proves that it is. Gray: neither (the "
+        "semidefinite certificate was asked near δ = 0.5 only). "
         "Dot: random supports saw no deviation above δ. Triangle: our version of Theorem 3.1 "
         "promises it with probability 0.99.",
     )
@@ -157,6 +158,14 @@ def sizes_explorer() -> Explorer:
             "our bound on δ_k": _or_nothing(one),
             "our bound on δ_2k": _or_nothing(two),
             "one step then errs by at most": _or_nothing(error),
+            "δ_k is above 1/2 with probability, at most: ours": _chance(
+                model_rip.failure_bound(layer, k, DELTA)
+            ),
+            "Theorem 3.1 with C = 60": _chance(
+                model_rip.paper_failure(
+                    DELTA, l=l, M=M, D=D, K=K, n=layer.n, k=k, C=model_rip.EXPLICIT_C[1]
+                )
+            ),
             "M l from which it errs by less than 1": model_rip.weights_needed(layer, k, bite, eps, 2),
         }
         return View(picture[::-1].copy(), numbers)
@@ -168,7 +177,7 @@ def sizes_explorer() -> Explorer:
         "theorem-3-1",
         [
             Slider("M", (32, 128, 512, 2048, 8192), "channels M", default=512, live=live(2**15)),
-            Slider("k", (1, 2, 5, 10, 20), "sparsity k", default=2, live=range(1, MAP_HEIGHT + 1)),
+            Slider("k", (1, 2, 5, 20), "sparsity k", default=2, live=range(1, MAP_HEIGHT + 1)),
             Slider("l", (5, 11), "filter length l", default=5, live=range(2, 16)),
             Choice("K", [96, 512], "filters K"),
             Choice("D", [32, 224], "signal length D"),
@@ -181,6 +190,10 @@ def sizes_explorer() -> Explorer:
         "40. Gray: the theorem promises nothing. Light blue: δ_k < 1. Dark blue: δ_2k so small that "
         "the bound of the next chapter on the error of one step is below 1. Cross: the layer chosen.",
     )
+
+
+def _chance(probability: float) -> str:
+    return "1: says nothing" if probability == 1 else f"{probability:.1e}"
 
 
 def _or_nothing(bound: float) -> str:

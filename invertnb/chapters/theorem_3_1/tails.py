@@ -21,7 +21,7 @@ SQUARE, LINEAR = 1 / 16, 1 / 4
 
 def codes(K: int, n: int, k: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Unit codes (K, n) by name: three in M_k, then two in M_2k with a filter at two shifts."""
-    at, one = n // 2, torch.zeros(K, n, dtype=torch.float64)
+    at, one = (n - 1) // 2, torch.zeros(K, n, dtype=torch.float64)
     one[0, at] = 1
     scattered = ModelSparse(n, k).sample(1, K, n, generator=generator)[0]
     stacked = torch.zeros(K, n, dtype=torch.float64)
