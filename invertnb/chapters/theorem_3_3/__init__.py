@@ -111,7 +111,7 @@ def gap(p: Parameters, order: int) -> Gap:
     ratios = sample_ratios(*arguments, order=order, generator=generator).synthesis
     extremes = sample_extremes(*arguments, order=order, generator=generator)
     return Gap(
-        (ratios.square() - 1).abs(), (extremes - 1).abs().amax(1),
+        (ratios.square() - 1).abs().cpu(), (extremes - 1).abs().amax(1).cpu(),
         bite.isometry(p, CHANNELS, SPARSITY, order),
     )  # fmt: skip
 
