@@ -100,7 +100,7 @@ def test_the_picture_of_the_readme_is_the_output_of_a_cell():
 
 
 # Chapters that claims.toml already names and later work will write.
-TO_COME = {"theorem_3_1", "theorem_3_3", "sparsity", "rip_2d", "inverting_vgg", "random_filters"}
+TO_COME = {"sparsity", "rip_2d", "inverting_vgg", "random_filters"}
 
 
 def test_every_claim_belongs_to_a_chapter_that_is_written_or_to_come():
