@@ -106,7 +106,7 @@ def _first_starts(
     middle = torch.arange(atoms.bank.K, device=device).unsqueeze(1) * shifts + shifts // 2
     one = torch.ones_like(middle, dtype=torch.float32)
     neighbors = sign * operator(middle, one) + _dense(atoms, middle, one)
-    noise = torch.randn(starts, atoms.count, generator=generator).to(device)
+    noise = torch.randn(starts, atoms.count, generator=generator, dtype=torch.float32).to(device)
     return _restricted(atoms, torch.cat([neighbors, noise]))
 
 
@@ -115,9 +115,9 @@ def _shaken(
 ) -> tuple[Tensor, Tensor]:
     """Random codes on the leading supports, of which some atoms have given way to others."""
     device, shape = leaders.device, (len(leaders), atoms.count)
-    stay = torch.rand(leaders.shape, generator=generator) >= REPLACED
-    signs = torch.randn(leaders.shape, generator=generator).sign()
-    noise = torch.randn(shape, generator=generator).to(device)
+    stay = torch.rand(leaders.shape, generator=generator, dtype=torch.float32) >= REPLACED
+    signs = torch.randn(leaders.shape, generator=generator, dtype=torch.float32).sign()
+    noise = torch.randn(shape, generator=generator, dtype=torch.float32).to(device)
     return _restricted(atoms, _dense(atoms, leaders, (signs * stay).to(device)) + NOISE * noise)
 
 

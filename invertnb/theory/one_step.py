@@ -1,8 +1,9 @@
 """Theorem 3.3: what one step reconstructs, as a function of the isometry constants.
 
 x = W^T z with z in M_k, z_hat = M(W x, k), x_hat = W^T z_hat. Every bound is on ``||x - x_hat|| / ||x||``
-or, for the lemmas, on a norm over ``||z||``; all need the constant of M_2k to be below 1. A bound of 1
-or more is vacuous: the zero signal does as well.
+or, for the lemmas, on a norm over ``||z||``. Those of the paper need the constant of M_2k to be below 1,
+and so does ours for the signal; our lemmas hold for any. A bound of 1 or more is vacuous: the zero
+signal does as well.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from invertnb import check
 PHI = (1 + math.sqrt(5)) / 2
 
 
-def _check(delta_k: float, delta_2k: float) -> None:
+def _check(delta_k: float, delta_2k: float, hypothesis: bool = True) -> None:
     check.real("delta_k", delta_k, 0.0)
     check.real("delta_2k", delta_2k, 0.0)
-    if delta_2k >= 1:
+    if hypothesis and delta_2k >= 1:
         check.fail("delta_2k", delta_2k, "a constant below 1, the hypothesis of Theorem 3.3")
     if delta_k > delta_2k:
         check.fail("delta_k", delta_k, f"at most delta_2k = {delta_2k}: M_k lies in M_2k")
@@ -33,8 +34,8 @@ def identification(delta_k: float, delta_2k: float) -> float:
 
 
 def identification_tight(delta_k: float, delta_2k: float) -> float:
-    """Ours: sqrt(2) delta_2k."""
-    _check(delta_k, delta_2k)
+    """Ours: sqrt(2) delta_2k, for any constants."""
+    _check(delta_k, delta_2k, hypothesis=False)
     return math.sqrt(2) * delta_2k
 
 
@@ -51,8 +52,8 @@ def estimation_penultimate(delta_k: float, delta_2k: float) -> float:
 
 
 def estimation_golden(delta_k: float, delta_2k: float) -> float:
-    """Ours: phi delta_2k (with the hard-thresholding inequality of Shen and Li 2018)."""
-    _check(delta_k, delta_2k)
+    """Ours: phi delta_2k, for any constants (hard-thresholding inequality: Shen and Li 2018)."""
+    _check(delta_k, delta_2k, hypothesis=False)
     return PHI * delta_2k
 
 
@@ -68,6 +69,7 @@ def penultimate(delta_k: float, delta_2k: float) -> float:
 
 def golden(delta_k: float, delta_2k: float) -> float:
     """Ours: phi delta_2k sqrt((1 + delta_2k) / (1 - delta_k)); z lies in M_k, so delta_k serves below."""
+    _check(delta_k, delta_2k)
     return estimation_golden(delta_k, delta_2k) * math.sqrt((1 + delta_2k) / (1 - delta_k))
 
 

@@ -144,7 +144,9 @@ def explorer(parameters: Parameters | None = None) -> Explorer:
         guaranteed = bite.guarantees(bite.rows(p, M, k, 1), upper)
         values = {"delta_2k in": interval(lower, upper)}
         values |= {
-            name: bite.verdict(bound, lower, guaranteed[name])
+            name: bite.verdict(
+                guaranteed[name], functools.partial(bite.proved_vacuous, p, M, k, bound)
+            )
             for name, bound in bite.BOUNDS.items()
         }
         values["largest error seen"] = f"{errors.max():.3f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 from invertnb import FilterBank
@@ -106,12 +107,23 @@ def guarantees(delta_k: float, delta_2k: float) -> dict[str, float]:
     return {name: value(bound, delta_k, delta_2k) for name, bound in BOUNDS.items()}
 
 
-def verdict(bound, lower: float, guaranteed: float) -> str:
+def verdict(guaranteed: float, vacuous: Callable[[], bool]) -> str:
     """A bound in words: its certified value, "vacuous", or "not certified"."""
     if guaranteed < 1:
         return up(guaranteed)
-    # With delta_k = 0 every bound is at its least.
-    return "vacuous" if value(bound, 0.0, lower) >= 1 else "not certified"
+    return "vacuous" if vacuous() else "not certified"
+
+
+def proved_vacuous(p: Parameters, M: int, k: int, bound) -> bool:
+    """Whether codes prove that the bound is 1 or more, or that delta_2k is.
+
+    The bounds increase with both constants, so lower ends of both serve; that of delta_k is
+    searched for only where zero does not do.
+    """
+    twice = lower(p, M, k)
+    if value(bound, 0.0, twice) >= 1:
+        return True
+    return k > 1 and value(bound, searched(p, M, k, 1).lower, twice) >= 1
 
 
 def upper(p: Parameters, M: int, k: int, bound, sdp: bool = False) -> float:
@@ -133,7 +145,7 @@ def crossing(p: Parameters, k: int, bound) -> Crossing:
         place -= 1
         certified, by = GRID[place], "program"
     # Further down, the codes found show from where on no certificate can help.
-    proved = (M for M in reversed(GRID[:place]) if value(bound, 0.0, lower(p, M, k)) >= 1)
+    proved = (M for M in reversed(GRID[:place]) if proved_vacuous(p, M, k, bound))
     return Crossing(certified, by, next(proved, None))
 
 

@@ -75,11 +75,11 @@ def draw_gap(gaps: Mapping) -> Figure:
                 histtype="stepfilled", alpha=0.8,
             )  # fmt: skip
         ends = gap.certified.lower, gap.certified.upper
-        ax.axvspan(*ends, color=PALETTE["vermillion"], alpha=0.3, lw=0, label="certified interval")
+        ax.axvspan(*ends, color=MUTED, alpha=0.3, lw=0, label="certified interval")
         ax.axvline(1, color=PALETTE["black"], lw=1, ls="--")
         ax.set(xlim=(0, right), xlabel=f"deviation from 1, for {names[order]}")
     axes[0].set_ylabel("share")
-    axes[1].legend(frameon=False, fontsize=8.5, loc="upper right")
+    axes[1].legend(frameon=False, fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     return fig
 
 

@@ -49,3 +49,16 @@ def attained(delta: float, e1: float = PHI, e2: float = 1.0) -> Step:
     """
     z, _ = pieces(delta, e1, e2)
     return one_step(layer(delta, e1, e2), Codes(torch.tensor([[0, 1]]), z[:2].unsqueeze(0)))
+
+
+def unit_rows(delta: float) -> tuple[Layer, Codes]:
+    """The same with rows of unit norm: six atoms, k = 4, and the code that attains phi delta.
+
+    W W^T = I + delta R (x) [[0, 1], [1, 0]], R the reflection of `layer`, and the code z (x) (1, 1).
+    """
+    z, _ = pieces(delta, PHI, 1.0)
+    E = layer(delta).gram - torch.eye(3, dtype=torch.float64)
+    swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    rows = torch.linalg.cholesky(torch.eye(6, dtype=torch.float64) + torch.kron(E, swap))
+    index, values = torch.tensor([[0, 1, 2, 3]]), z[:2].repeat_interleave(2).unsqueeze(0)
+    return Layer(FilterBank(rows.unsqueeze(2)), size=1), Codes(index, values)

@@ -22,6 +22,7 @@ FLOOR = 1e-9  # relative errors below it are rounding
 class Switches(NamedTuple):
     """Errors ||x - x_hat|| / ||x|| of random codes, (codes,); `places` is (places, codes)."""
 
+    codes: Codes
     known: Tensor
     best_support: Tensor
     places: Tensor
@@ -39,7 +40,7 @@ def switches(layer: Layer, k: int, codes: int, generator: torch.Generator) -> Sw
     index = layer.atoms(k).keep(h)  # the support of M_k that holds most of ||h||, by the core
     best = errors(layer, z, Codes(index, h.gather(1, index)))[2]
     places = [one_step(layer, z, place).signal for place in range(layer.n)]
-    return Switches(one_step(layer, z).signal, best, torch.stack(places))
+    return Switches(z, one_step(layer, z).signal, best, torch.stack(places))
 
 
 def on_support(layer: Layer, z: Codes, index: Tensor) -> Codes:
