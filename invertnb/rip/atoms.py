@@ -113,10 +113,16 @@ class Atoms:
         ordered = length == math.prod(self.n)  # then a block's atoms are neighbors
         each = values.abs() if ordered else values.abs()[:, self.blocks.flatten()]
         each = each.view(len(values), -1, length)
-        # max is much faster than topk, and most models take one entry a block.
-        best = each.max(-1, keepdim=True) if self.per_block == 1 else each.topk(self.per_block)
-        index = self.blocks.expand_as(each).gather(-1, best.indices).flatten(1)
-        return index.gather(1, best.values.flatten(1).topk(self.entries).indices)
+        # A maximum or two are much faster than a selection from so short a row.
+        values, places = [], []
+        for _ in range(self.per_block):
+            best = each.max(-1, keepdim=True)
+            values.append(best.values)
+            places.append(best.indices)
+            if len(places) < self.per_block:
+                each = each.scatter(-1, best.indices, -1.0)
+        index = self.blocks.expand_as(each).gather(-1, torch.cat(places, -1)).flatten(1)
+        return index.gather(1, torch.cat(values, -1).flatten(1).topk(self.entries).indices)
 
     def draw(self, samples: int, generator: torch.Generator) -> Tensor:
         """Random maximal supports, int64 (samples, entries), drawn on the CPU.

@@ -165,7 +165,7 @@ def bound_explorer() -> Explorer:
         "bounds",
         [
             Slider("low", (0.05, 0.1, 0.2, 0.3), "lower end of delta_2k", 0.1),
-            Slider("width", (0.0, 0.05, 0.1), "width of the interval", 0.1),
+            Slider("width", (0.0, 0.1), "width of the interval", 0.1),
         ],
         show,
         alt="The three bounds of Theorem 3.3 as curves over delta_2k, with the interval from {low} "
