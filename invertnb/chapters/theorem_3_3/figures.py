@@ -79,7 +79,9 @@ def draw_gap(gaps: Mapping) -> Figure:
         ax.axvline(1, color=PALETTE["black"], lw=1, ls="--")
         ax.set(xlim=(0, right), xlabel=f"deviation from 1, for {names[order]}")
     axes[0].set_ylabel("share")
-    axes[1].legend(frameon=False, fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+    # Above both panels; inside one it would cover the interval, beside one it would narrow both.
+    entries = axes[1].get_legend_handles_labels()
+    fig.legend(*entries, frameon=False, fontsize=9, ncols=3, loc="outside upper center")
     return fig
 
 
