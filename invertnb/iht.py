@@ -114,7 +114,7 @@ def _iterate(
         gradient = bank._analysis(d) if i > 1 else Wx  # W d, and d = x at z_0 = 0
         if pursuit:
             length = _length(torch.zeros_like(z), gradient, bank, model, step)[0]
-            kept = model._project(z + length * gradient).code != 0
+            kept = model._nearest(z + length * gradient) != 0
             new = _least_squares(x, bank, kept, Wx, gram)
             still = ((new != 0) == (z != 0)).flatten(1).all(1)
         else:
@@ -147,7 +147,7 @@ def _gradient_step(
     z: Tensor, gradient: Tensor, bank: FilterBank, model: ModelSparse, step: float | str
 ) -> Tensor:
     length, support = _length(z, gradient, bank, model, step)
-    new = model._project(z + length * gradient).code
+    new = model._nearest(z + length * gradient)
     if step != "normalized":
         return new
     # On an unchanged support the line search is exact. A new support is accepted only if the
@@ -160,7 +160,7 @@ def _gradient_step(
         if not len(wary):
             break
         length = length.index_copy(0, wary, length[wary] / (SHRINK * (1 - SLACK)))
-        shorter = model._project(z[wary] + length[wary] * gradient[wary]).code
+        shorter = model._nearest(z[wary] + length[wary] * gradient[wary])
         new = new.index_copy(0, wary, shorter)
         wary = wary[((shorter != 0) != support[wary]).flatten(1).any(1)]
     return new
@@ -175,7 +175,7 @@ def _length(
     inside = torch.where(z != 0, gradient, 0.0)
     empty = _square(inside) == 0
     if empty.any():  # z = 0, or a stationary z: search along the best new support
-        inside = torch.where(_wide(empty, z), model._project(gradient).code, inside)
+        inside = torch.where(_wide(empty, z), model._nearest(gradient), inside)
     support = torch.where(_wide(empty, z), inside != 0, z != 0)
     below = _square(bank._synthesis(inside))
     length = torch.where(below > 0, _square(inside) / torch.where(below > 0, below, 1.0), 0.0)

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from invertnb import check
-from invertnb.kernels.pooling import cells, pool_switch, uncells, unpool
-from invertnb.kernels.selection import largest
+from invertnb.kernels.keep import keep
+from invertnb.kernels.pool_switch import pool_switch
+from invertnb.kernels.pooling import cells, uncells
+from invertnb.kernels.threshold import at_least, threshold
+from invertnb.kernels.unpool import unpool
 
 Size = int | tuple[int, int]
 SWITCHES = ("known", "fixed", "averaged")
@@ -132,7 +135,8 @@ class ModelSparse:
             self._check_positions(switches, (*z.shape[:2], *blocks), z.device)
         else:
             check.choice("switches", switches, SWITCHES)
-        return self._project(z, switches, by)
+        code, places = self._project(z, switches, by)
+        return Projection(code, places.long())
 
     def _check_positions(
         self, switches: Tensor, shape: tuple[int, ...], device: torch.device
@@ -147,20 +151,28 @@ class ModelSparse:
             check.fail("switches", bad, f"positions from 0 to {length - 1}")
 
     def _project(self, z: Tensor, switches: str | Tensor = "known", by: str = "abs") -> Projection:
-        """`project` without its checks, for loops whose arguments were checked once."""
+        """`project` without its checks; the switches in the kernels' narrow type."""
         values, places = pool_switch(z, self.block, by)
-        if self.k is not None:
-            kept = largest(values.flatten(1), self.k).view(values.shape)
-            values = torch.where(kept, values, 0.0)
+        rule = None if self.k is None else threshold(values, self.k)
+        if isinstance(switches, str) and switches == "averaged":
+            kept = values if rule is None else torch.where(at_least(values, rule), values, 0.0)
+            length = self.block if self.dims == 1 else math.prod(self.block)
+            spread = (kept / length).unsqueeze(-1).expand(*values.shape, length)
+            none = torch.full(places.shape, -1, dtype=torch.int64, device=z.device)
+            return Projection(uncells(spread, self.block), none)
         if isinstance(switches, Tensor):
             places = switches
         elif switches == "fixed":
             places = torch.full_like(places, self._center())
-        elif switches == "averaged":
-            length = self.block if self.dims == 1 else math.prod(self.block)
-            spread = (values / length).unsqueeze(-1).expand(*values.shape, length)
-            return Projection(uncells(spread, self.block), torch.full_like(places, -1))
-        return Projection(unpool(values, places, self.block), places)
+        code = unpool(values, places, self.block, threshold=rule, trusted=True)
+        return Projection(code, places)
+
+    def _nearest(self, z: Tensor) -> Tensor:
+        """M(z, k) with known switches, the code alone, without checks: for loops of an algorithm."""
+        if self.k is None:
+            return keep(z, self.block)
+        values, places = pool_switch(z, self.block)
+        return unpool(values, places, self.block, threshold=threshold(values, self.k), trusted=True)
 
     def _center(self) -> int:
         if self.dims == 1:

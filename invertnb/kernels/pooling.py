@@ -1,15 +1,20 @@
-"""Max pooling with switches over non-overlapping blocks, and its way back.
+"""Blocks of codes: their geometry, their layout in memory, and the bits that compare their entries.
 
-Codes are (batch, K, n) with an int block, or (batch, K, n1, n2) with a block (p, q). Pooled values
-and switches are (batch, K, blocks...); a switch is the position inside its block, int64, row-major
-in two dimensions. Nothing is checked here: the public classes check before they call.
+Codes are (batch, K, n) with an int block, or (batch, K, n1, n2) with a block (p, q), contiguous or
+channels_last. Pooled values and switches are (batch, K, blocks...), in the layout of the code; a
+switch is the position inside its block, row-major in two dimensions, uint8 where that holds it.
+Rows and columns beyond the last whole block belong to none, as in `torch.nn.functional.max_pool2d`.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from invertnb import check
+from invertnb.kernels.launch import DTYPES, jit, tl
 
 Block = int | tuple[int, int]
 
@@ -29,75 +34,164 @@ def uncells(entries: Tensor, block: Block) -> Tensor:
     return entries.unflatten(-1, block).transpose(-3, -2).flatten(-2).flatten(-3, -2)
 
 
-def pool_switch_naive(z: Tensor, block: Block, by: str = "abs") -> tuple[Tensor, Tensor]:
-    """The definition, which `pool_switch` must equal: each block's largest entry and its place.
+def crop(z: Tensor, block: Block) -> Tensor:
+    """The whole blocks of a code."""
+    if isinstance(block, int):
+        return z[..., : z.shape[-1] // block * block]
+    (p, q), (height, width) = block, z.shape[-2:]
+    return z[..., : height // p * p, : width // q * q]
 
-    by="abs" compares magnitudes and keeps the sign; by="signed" compares values. argmax returns
-    the first of equal entries, so the lowest position wins a tie.
+
+class Geometry(NamedTuple):
+    """A code as an array (planes, height, width, inner) of windows p x q, (rows, columns) a plane.
+
+    A contiguous code has a plane for each filter of each sample and inner = 1; a channels_last one
+    has a plane for each sample and inner = K. A block of a signal is a window of one row.
     """
-    entries = cells(z, block)
-    switches = (entries.abs() if by == "abs" else entries).argmax(-1)
-    return entries.gather(-1, switches.unsqueeze(-1)).squeeze(-1), switches
+
+    planes: int
+    height: int
+    width: int
+    inner: int
+    rows: int
+    columns: int
+    p: int
+    q: int
+
+    @property
+    def windows(self) -> int:
+        """Windows in all."""
+        return self.planes * self.rows * self.columns * self.inner
+
+    @property
+    def place_count(self) -> int:
+        """Entries of a window."""
+        return self.p * self.q
+
+    @property
+    def paired(self) -> bool:
+        """Whether two neighboring columns make a window and nothing is cut off: one wide load."""
+        whole = self.height == self.rows * self.p and self.width == 2 * self.columns
+        return self.inner == 1 and self.q == 2 and whole
 
 
-def unpool_naive(values: Tensor, switches: Tensor, block: Block) -> Tensor:
-    """The definition, which `unpool` must equal: each value at its switch, zeros elsewhere."""
-    size = block if isinstance(block, int) else block[0] * block[1]
-    place = torch.arange(size, device=values.device)
-    return uncells((switches.unsqueeze(-1) == place) * values.unsqueeze(-1), block)
+def is_last(z: Tensor) -> bool:
+    """Whether a code is to be treated as channels_last: it is, and not contiguous as well."""
+    if z.dim() != 4 or z.is_contiguous():
+        return False
+    return z.is_contiguous(memory_format=torch.channels_last)
 
 
-def pool_switch(z: Tensor, block: Block, by: str = "abs") -> tuple[Tensor, Tensor]:
-    """Values and switches of the pooled code, see `pool_switch_naive`; in the layout of z."""
-    if isinstance(block, int):
-        return pool_switch_naive(z, block, by)
-    layout = _layout(z)
-    if not z.is_cuda:
-        # On the CPU max_pool2d runs along the channels then, and is many times faster.
-        z = z.contiguous(memory_format=torch.channels_last)
-    last = not z.is_cuda or layout == torch.channels_last
-    compared = z.detach().abs() if by == "abs" else z.detach()
-    _, flat = F.max_pool2d(compared, block, return_indices=True)
-    values = _pixels(z, last).gather(1 if last else 2, _pixels(flat, last))
-    values = _images(values, flat.shape[-2:], last).contiguous(memory_format=layout)
-    # max_pool2d counts along the whole image: row * width + column.
-    offset = flat.contiguous(memory_format=layout) - _corners(z.shape[-2:], block, z.device)
-    return values, offset - offset // z.shape[-1] * (z.shape[-1] - block[1])
+def dense(z: Tensor) -> Tensor:
+    """The code itself if it is contiguous or channels_last, else a contiguous copy."""
+    return z if is_last(z) else z.contiguous()
 
 
-def unpool(values: Tensor, switches: Tensor, block: Block) -> Tensor:
-    """The code with each value at its switch, see `unpool_naive`; in the layout of the values."""
-    if isinstance(block, int):
-        entries = values.new_zeros(*values.shape, block)
-        return entries.scatter(-1, switches.unsqueeze(-1), values.unsqueeze(-1)).flatten(-2)
-    (p, q), (batch, K, rows, columns) = block, values.shape
-    size, last = (rows * p, columns * q), _layout(values) == torch.channels_last
-    flat = switches + switches // q * (size[1] - q) + _corners(size, block, values.device)
-    shape = (batch, size[0] * size[1], K) if last else (batch, K, size[0] * size[1])
-    code = values.new_zeros(shape).scatter(
-        1 if last else 2, _pixels(flat, last), _pixels(values, last)
-    )
-    return _images(code, size, last)
+def geometry(shape: tuple[int, ...], last: bool, block: Block) -> Geometry:
+    """The geometry of a code of this shape, channels_last or contiguous."""
+    batch, K, *size = shape
+    height, width = (1, *size) if len(size) == 1 else size
+    p, q = (1, block) if isinstance(block, int) else block
+    planes, inner = (batch, K) if last else (batch * K, 1)
+    return Geometry(planes, height, width, inner, height // p, width // q, p, q)
 
 
-def _corners(size: tuple[int, int], block: tuple[int, int], device: torch.device) -> Tensor:
-    """The index row * width + column of each block's first entry."""
-    rows = torch.arange(0, size[0], block[0], device=device).unsqueeze(1)
-    return rows * size[1] + torch.arange(0, size[1], block[1], device=device)
+def pooled_shape(shape: tuple[int, ...], block: Block) -> tuple[int, ...]:
+    """Shape of the pooled values of a code of this shape."""
+    lengths = (block,) if isinstance(block, int) else block
+    return (*shape[:2], *(side // b for side, b in zip(shape[2:], lengths, strict=True)))
 
 
-def _layout(z: Tensor) -> torch.memory_format:
-    last = z.is_contiguous(memory_format=torch.channels_last) and not z.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
+def empty(shape: tuple[int, ...], last: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An uninitialized tensor in the layout of a code."""
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype, device=device, memory_format=layout)
 
 
-def _pixels(z: Tensor, channels_last: bool) -> Tensor:
-    """Images as (batch, pixels, K) or (batch, K, pixels): no copy in the matching layout."""
-    return z.permute(0, 2, 3, 1).flatten(1, 2) if channels_last else z.flatten(2)
+def switch_dtype(block: Block) -> torch.dtype:
+    """uint8 if the block has at most 256 entries, else int32."""
+    count = block if isinstance(block, int) else block[0] * block[1]
+    return torch.uint8 if count <= 256 else torch.int32
 
 
-def _images(pixels: Tensor, size: tuple[int, int], channels_last: bool) -> Tensor:
-    """The inverse of `_pixels`."""
-    if channels_last:
-        return pixels.unflatten(1, size).permute(0, 3, 1, 2)
-    return pixels.unflatten(2, size)
+def check_code(name: str, z: Tensor, block: Block) -> None:
+    """A floating code whose dimensions fit the block, with room for one block at least.
+
+    Raises:
+        ValueError: what does not fit, by name and value. Values are not looked at: NaN passes.
+    """
+    if isinstance(block, tuple):
+        check.extent("block", block, 2)
+    else:
+        check.integer("block", block, 1)
+    axes = ("n",) if isinstance(block, int) else ("n1", "n2")
+    if not isinstance(z, Tensor) or z.dim() != 2 + len(axes):
+        check.fail(name, z, f"a tensor (batch, K, {', '.join(axes)})")
+    if z.dtype not in DTYPES:
+        check.fail(name, z, "float16, bfloat16, float32 or float64")
+    if min(pooled_shape(z.shape, block)[2:]) < 1:
+        check.fail("block", block, f"no side longer than the code's {tuple(z.shape[2:])}")
+
+
+@jit
+def float_key(z, SIGNED: tl.constexpr):
+    """An integer that sorts like |z|, or like z if SIGNED: NaN is the largest, both zeros are one.
+
+    Bits and no arithmetic: exact in every dtype, and right where an interpreter has no bfloat16.
+    """
+    if z.dtype.primitive_bitwidth == 16:
+        bits = z.to(tl.int16, bitcast=True).to(tl.int32)
+        most = 0x7FFF
+    elif z.dtype.primitive_bitwidth == 32:
+        bits = z.to(tl.int32, bitcast=True)
+        most = 0x7FFFFFFF
+    else:
+        bits = z.to(tl.int64, bitcast=True)
+        most = 0x7FFFFFFFFFFFFFFF
+    size = bits & most
+    if SIGNED:
+        if z.dtype == tl.float16:
+            infinity = 0x7C00
+        elif z.dtype == tl.bfloat16:
+            infinity = 0x7F80
+        elif z.dtype == tl.float32:
+            infinity = 0x7F800000
+        else:
+            infinity = 0x7FF0000000000000
+        key = tl.where(bits < 0, -size, size)
+        return tl.where(size > infinity, most, key)
+    return size
+
+
+@jit
+def window_place(
+    BLOCK: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, INNER: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, P: tl.constexpr, Q: tl.constexpr,
+):  # fmt: skip
+    """Windows of this program: their index in the pooled array, and where their first entry lies.
+
+    Offsets are an int64 of the program plus an int32 of the window: codes may pass 2^31 entries,
+    and only few divisions are wide. Returns (first window, local index, base, local offset).
+    """
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    row = first // (COLUMNS * INNER)
+    plane = row // ROWS
+    local = (first - row * (COLUMNS * INNER)).to(tl.int32) + tl.arange(0, BLOCK)
+    inner = local % INNER
+    column = (local // INNER) % COLUMNS
+    down = (row - plane * ROWS).to(tl.int32) + local // (COLUMNS * INNER)
+    base = plane * (HEIGHT * WIDTH * INNER)
+    line = (down // ROWS) * HEIGHT + (down % ROWS) * P
+    return first, tl.arange(0, BLOCK), base, (line * WIDTH + column * Q) * INNER + inner
+
+
+@jit
+def pair_place(BLOCK: tl.constexpr, WIDTH: tl.constexpr, P: tl.constexpr):
+    """The same for `Geometry.paired` codes, entry by entry of a row of windows: 2 BLOCK offsets.
+
+    Window w of pooled row r starts at 2 w + r (P - 1) WIDTH: one division, and runs of entries.
+    """
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    row = first // (WIDTH // 2)
+    local = 2 * (first - row * (WIDTH // 2)).to(tl.int32) + tl.arange(0, 2 * BLOCK)
+    return first, tl.arange(0, BLOCK), row * (P * WIDTH), local + (local // WIDTH) * ((P - 1) * WIDTH)
