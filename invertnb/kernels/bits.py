@@ -3,7 +3,8 @@
 The bits of a float without its sign sort like its magnitude, NaN above infinity above the rest.
 Differences of such integers, shifted down to their sign, are masks of ones or zeros that select by
 `&` and `|`. These run at the speed of the cache; `where`, `gather` and `scatter` take five to ten
-times as long an entry. No gradient passes here.
+times as long an entry. No gradient passes here. With `signed`, the dtype of the floats, values are
+compared and not magnitudes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def tiles(z: Tensor, rows: int, p: int, columns: int, q: int) -> Tensor:
     return z.view(INTEGERS[z.dtype]).view(rows, p, columns, q, -1)
 
 
-def keep(z: Tensor, out: Tensor, signed: bool) -> None:
+def keep(z: Tensor, out: Tensor, signed: torch.dtype | None) -> None:
     """Copy the largest entry of each block from tiles to tiles; the others become 0."""
     for part, target in _chunks(z, out):
         if _paired(part, signed):
@@ -39,7 +40,7 @@ def keep(z: Tensor, out: Tensor, signed: bool) -> None:
                 torch.bitwise_and(part[:, a, :, b], mask, out=target[:, a, :, b])
 
 
-def pool(z: Tensor, values: Tensor, switches: Tensor, signed: bool) -> None:
+def pool(z: Tensor, values: Tensor, switches: Tensor, signed: torch.dtype | None) -> None:
     """The largest entry of each block and its place, into (rows, columns, inner); ties: the first."""
     for part, value, switch in _chunks(z, values, switches):
         if _paired(part, signed):
@@ -79,34 +80,34 @@ def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(t.split(max(1, CHUNK // largest)) for t in tensors), strict=True)
 
 
-def _keys(bits: Tensor, signed: bool) -> Tensor:
+def _keys(bits: Tensor, signed: torch.dtype | None) -> Tensor:
     """Integers that sort like the floats, or like their magnitudes."""
     most = torch.iinfo(bits.dtype).max
     size = bits & most
-    if not signed:
+    if signed is None:
         return size
     # A negative float sorts backwards; both zeros are one, and NaN is above all.
-    key = bits ^ ((bits >> (8 * bits.element_size() - 1)) & most)
-    key = key + (key == -1)
-    infinity = {2: 0x7C00, 4: 0x7F800000, 8: 0x7FF0000000000000}[bits.element_size()]
-    return torch.where(size > infinity, most, key)
+    sign = bits >> (8 * bits.element_size() - 1)
+    key = (size ^ sign) - sign
+    infinity = torch.tensor(torch.inf, dtype=signed).view(bits.dtype)
+    return torch.where(size > infinity.item(), most, key)
 
 
-def _masks(z: Tensor, signed: bool) -> list[Tensor]:
+def _masks(z: Tensor, signed: torch.dtype | None) -> list[Tensor]:
     """All ones where an entry is the largest of its block, else zero; one mask for each place."""
     keys = [_keys(z[:, a, :, b], signed) for a in range(z.shape[1]) for b in range(z.shape[3])]
     masks = _tournament(keys, signed)[1]
     return masks if len(keys) > 1 else [torch.full_like(keys[0], -1)]
 
 
-def _tournament(keys: list[Tensor], signed: bool) -> tuple[Tensor, list[Tensor | None]]:
+def _tournament(keys: list[Tensor], signed: torch.dtype | None) -> tuple[Tensor, list[Tensor | None]]:
     """The largest key, and for each entry a mask of ones where it is the first of this size."""
     if len(keys) == 1:
         return keys[0], [None]
     half = (len(keys) + 1) // 2
     left, first = _tournament(keys[:half], signed)
     right, second = _tournament(keys[half:], signed)
-    if signed:  # a difference might overflow
+    if signed is not None:  # a difference might overflow
         later = -(right > left).to(left.dtype)
     else:
         later = (left - right).__irshift__(8 * left.element_size() - 1)
@@ -119,9 +120,9 @@ def _both(mask: Tensor | None, other: Tensor) -> Tensor:
     return other if mask is None else mask.bitwise_and_(other)
 
 
-def _paired(z: Tensor, signed: bool) -> bool:
+def _paired(z: Tensor, signed: torch.dtype | None) -> bool:
     """Windows of 2 x 2 in rows: neighbors are then compared two columns in one wider integer."""
-    return tuple(z.shape[1::2]) == (2, 2) and z.shape[4] == 1 and not signed and z.dtype in WIDER
+    return tuple(z.shape[1::2]) == (2, 2) and z.shape[4] == 1 and signed is None and z.dtype in WIDER
 
 
 def _pair_masks(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

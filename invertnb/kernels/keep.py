@@ -15,7 +15,7 @@ from invertnb.kernels.launch import blocks_of, jit, on_device, tl, use_triton
 from invertnb.kernels.pool_switch import BY, UNROLLED, pool_switch, pool_switch_naive
 from invertnb.kernels.pooling import (
     Block, Geometry, check_code, crop, dense, empty, float_key, geometry, is_last, pair_place,
-    window_place,
+    window_place, windows_of,
 )  # fmt: skip
 from invertnb.kernels.threshold import Threshold
 from invertnb.kernels.unpool import kept_of, unpool, unpool_naive
@@ -29,7 +29,7 @@ def keep_naive(z: Tensor, block: Block, by: str = "abs") -> Tensor:
 def keep(
     z: Tensor, block: Block, by: str = "abs", *, threshold: Threshold | None = None
 ) -> Tensor:
-    """upsample(max-pool(z), switches) of section 2.3, with block-sparsify where a threshold is given.
+    """upsample(max-pool(z), switches) of section 2.3; with a threshold, block-sparsify as well.
 
     Args:
         z: codes (batch, K, n) or (batch, K, n1, n2), as for `pool_switch`.
@@ -84,7 +84,8 @@ def _op(
     whole = whole.contiguous(memory_format=torch.channels_last) if last else whole.contiguous()
     code = empty(whole.shape, last, z.dtype, z.device)
     view = [t.permute(0, 2, 3, 1) if last else t for t in (whole, code)]
-    bits.keep(*(bits.tiles(t, g.planes * g.rows, g.p, g.columns, g.q) for t in view), signed)
+    tiles = [bits.tiles(t, g.planes * g.rows, g.p, g.columns, g.q) for t in view]
+    bits.keep(*tiles, z.dtype if signed else None)
     if not cut:
         return code
     full = empty(z.shape, last, z.dtype, z.device).zero_()
@@ -101,7 +102,7 @@ def _launch(
     z: Tensor, code: Tensor, g: Geometry, signed: bool, level: Tensor | None,
     last_equal: Tensor | None,
 ) -> None:
-    has, block = level is not None, 2048 // z.element_size()
+    has, block = level is not None, windows_of(z, g)
     with on_device(z):
         _kernel[blocks_of(g.windows, block)](
             z, code, level if has else z, last_equal if has else z, g.windows,
@@ -119,11 +120,12 @@ def _kernel(
     SIGNED: tl.constexpr, HAS_LEVEL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Specification: code[i] = z[i] where i is the first largest of its window (and kept), else 0."""
+    first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     if PAIRED:
-        first, lane, base, offset = pair_place(BLOCK, WIDTH, P)
-        whole = first * 2 + tl.arange(0, 2 * BLOCK) < windows * 2
+        base, offset = pair_place(first, BLOCK, WIDTH, P)
+        whole = first * 2 + tl.arange(0, 2 * BLOCK) < tl.cast(windows, tl.int64) * 2
     else:
-        first, lane, base, offset = window_place(BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
+        base, offset = window_place(first, BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
     live = first + lane < windows
     for a in tl.static_range(P):
         if PAIRED:

@@ -79,13 +79,17 @@ def machine_code(
         source, target=GPUTarget("cuda", capability, 32),
         options={"num_warps": warps, "num_stages": stages},
     )  # fmt: skip
-    usage, listing = _disassemble(compiled.asm["cubin"])
+    return counts(*_disassemble(compiled.asm["cubin"]), compiled.metadata.shared)
+
+
+def counts(usage: str, listing: str, shared: int) -> MachineCode:
+    """Read what cuobjdump says of resources and what nvdisasm lists."""
     numbers = {key: int(value) for key, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
-    opcodes = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", listing, re.MULTILINE)
+    opcode = r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)"
+    opcodes = re.findall(opcode, listing, re.MULTILINE)
     return MachineCode(
-        registers=numbers["REG"], spills=numbers["LOCAL"] + numbers["STACK"],
-        shared=compiled.metadata.shared, instructions=len(opcodes),
-        loads=_widths(opcodes, "LDG"), stores=_widths(opcodes, "STG"),
+        registers=numbers["REG"], spills=numbers["LOCAL"] + numbers["STACK"], shared=shared,
+        instructions=len(opcodes), loads=_widths(opcodes, "LDG"), stores=_widths(opcodes, "STG"),
         matrix=sum(code.startswith(("HGMMA", "HMMA", "QGMMA", "IGMMA")) for code in opcodes),
     )  # fmt: skip
 

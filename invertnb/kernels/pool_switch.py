@@ -15,7 +15,7 @@ from invertnb.kernels import bits
 from invertnb.kernels.launch import blocks_of, jit, on_device, tl, use_triton
 from invertnb.kernels.pooling import (
     Block, Geometry, cells, check_code, crop, dense, empty, float_key, geometry, is_last, pair_place,
-    pooled_shape, switch_dtype, window_place,
+    pooled_shape, switch_dtype, window_place, windows_of,
 )  # fmt: skip
 
 # Windows with more entries are not unrolled but take one tile of registers each, up to WIDEST.
@@ -94,7 +94,8 @@ def _op(z: Tensor, p: int, q: int, signed: bool) -> tuple[Tensor, Tensor]:
         view = [_inside(t, last) for t in (whole, values, switches)]
         pooled = (g.planes * g.rows, g.columns, g.inner)
         tiles = bits.tiles(view[0], pooled[0], g.p, g.columns, g.q)
-        bits.pool(tiles, view[1].view(tiles.dtype).view(pooled), view[2].view(pooled), signed)
+        bits.pool(tiles, view[1].view(tiles.dtype).view(pooled), view[2].view(pooled),
+                  z.dtype if signed else None)
     return values, switches
 
 
@@ -134,7 +135,7 @@ def _launch(z: Tensor, values: Tensor, switches: Tensor, g: Geometry, signed: bo
                "COLUMNS": g.columns, "P": g.p, "Q": g.q}  # fmt: skip
     with on_device(z):
         if g.place_count <= UNROLLED:
-            block = 2048 // z.element_size()  # 16 bytes a thread and load
+            block = windows_of(z, g)
             _kernel[blocks_of(g.windows, block)](
                 z, values, switches, g.windows, **extents, PAIRED=g.paired, SIGNED=signed, BLOCK=block
             )
@@ -154,11 +155,12 @@ def _kernel(
     SIGNED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Specification: values[w], switches[w] = max, argmax over the p q entries of window w."""
+    first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     if PAIRED:
-        first, lane, base, offset = pair_place(BLOCK, WIDTH, P)
-        live = first * 2 + tl.arange(0, 2 * BLOCK) < windows * 2
+        base, offset = pair_place(first, BLOCK, WIDTH, P)
+        live = first * 2 + tl.arange(0, 2 * BLOCK) < tl.cast(windows, tl.int64) * 2
     else:
-        first, lane, base, offset = window_place(BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
+        base, offset = window_place(first, BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
         live = first + lane < windows
     for a in tl.static_range(P):
         if PAIRED:
@@ -190,7 +192,8 @@ def _wide_kernel(
     SIGNED: tl.constexpr, SPAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The same for large windows, as a reduction over tiles (BLOCK, SPAN >= p q)."""
-    first, lane, base, offset = window_place(BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
+    first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    base, offset = window_place(first, BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
     place = tl.arange(0, SPAN)
     within = ((place // Q) * WIDTH + place % Q) * INNER
     live = (first + lane)[:, None] < windows

@@ -114,6 +114,15 @@ def switch_dtype(block: Block) -> torch.dtype:
     return torch.uint8 if count <= 256 else torch.int32
 
 
+def windows_of(z: Tensor, g: Geometry) -> int:
+    """Windows of a program of 4 warps, so that a thread moves 16 bytes at a time.
+
+    A row of a paired window is two entries. More windows would make the compiler pass values and
+    switches between threads, through shared memory.
+    """
+    return (1024 if g.paired else 2048) // z.element_size()
+
+
 def check_code(name: str, z: Tensor, block: Block) -> None:
     """A floating code whose dimensions fit the block, with room for one block at least.
 
@@ -165,15 +174,14 @@ def float_key(z, SIGNED: tl.constexpr):
 
 @jit
 def window_place(
-    BLOCK: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, INNER: tl.constexpr,
+    first, BLOCK: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, INNER: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, P: tl.constexpr, Q: tl.constexpr,
 ):  # fmt: skip
-    """Windows of this program: their index in the pooled array, and where their first entry lies.
+    """Where the first entries of BLOCK windows lie, from the window `first` (int64) on.
 
-    Offsets are an int64 of the program plus an int32 of the window: codes may pass 2^31 entries,
-    and only few divisions are wide. Returns (first window, local index, base, local offset).
+    An int64 for all of them plus an int32 each: codes may pass 2^31 entries, and only few divisions
+    are wide.
     """
-    first = tl.program_id(0).to(tl.int64) * BLOCK
     row = first // (COLUMNS * INNER)
     plane = row // ROWS
     local = (first - row * (COLUMNS * INNER)).to(tl.int32) + tl.arange(0, BLOCK)
@@ -182,16 +190,15 @@ def window_place(
     down = (row - plane * ROWS).to(tl.int32) + local // (COLUMNS * INNER)
     base = plane * (HEIGHT * WIDTH * INNER)
     line = (down // ROWS) * HEIGHT + (down % ROWS) * P
-    return first, tl.arange(0, BLOCK), base, (line * WIDTH + column * Q) * INNER + inner
+    return base, (line * WIDTH + column * Q) * INNER + inner
 
 
 @jit
-def pair_place(BLOCK: tl.constexpr, WIDTH: tl.constexpr, P: tl.constexpr):
+def pair_place(first, BLOCK: tl.constexpr, WIDTH: tl.constexpr, P: tl.constexpr):
     """The same for `Geometry.paired` codes, entry by entry of a row of windows: 2 BLOCK offsets.
 
     Window w of pooled row r starts at 2 w + r (P - 1) WIDTH: one division, and runs of entries.
     """
-    first = tl.program_id(0).to(tl.int64) * BLOCK
     row = first // (WIDTH // 2)
     local = 2 * (first - row * (WIDTH // 2)).to(tl.int32) + tl.arange(0, 2 * BLOCK)
-    return first, tl.arange(0, BLOCK), row * (P * WIDTH), local + (local // WIDTH) * ((P - 1) * WIDTH)
+    return row * (P * WIDTH), local + (local // WIDTH) * ((P - 1) * WIDTH)

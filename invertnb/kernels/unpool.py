@@ -15,7 +15,7 @@ from invertnb import check
 from invertnb.kernels.launch import DTYPES, blocks_of, jit, on_device, tl, use_triton
 from invertnb.kernels.pooling import (
     Block, Geometry, cells, crop, dense, empty, float_key, geometry, is_last, pair_place,
-    pooled_shape, uncells, window_place,
+    pooled_shape, uncells, window_place, windows_of,
 )  # fmt: skip
 from invertnb.kernels.threshold import Threshold, at_least
 
@@ -31,8 +31,8 @@ def unpool_naive(
     at = switches.unsqueeze(-1) == place
     code = uncells(torch.where(at, values.unsqueeze(-1), 0.0), block)
     if size is not None:
-        code = F.pad(code, [pad for side, whole in zip(reversed(size), reversed(code.shape), strict=False)
-                            for pad in (0, side - whole)])  # fmt: skip
+        rest = [side - whole for side, whole in zip(size, code.shape[2:], strict=True)]
+        code = F.pad(code, [pad for beyond in reversed(rest) for pad in (0, beyond)])
     return code
 
 
@@ -86,7 +86,7 @@ def _check(
         check.integer("block", block, 1)
     lengths = (block,) if isinstance(block, int) else block
     if not isinstance(values, Tensor) or values.dim() != 2 + len(lengths):
-        check.fail("values", values, f"a tensor (batch, K, {'blocks' if len(lengths) == 1 else 'rows, columns'})")
+        check.fail("values", values, f"a tensor of {2 + len(lengths)} dimensions (batch, K, blocks...)")
     if values.dtype not in DTYPES:
         check.fail("values", values, "float16, bfloat16, float32 or float64")
     fits = isinstance(switches, Tensor) and not (switches.is_floating_point() or switches.is_complex())
@@ -94,9 +94,8 @@ def _check(
         check.fail("switches", switches, f"integers of shape {tuple(values.shape)} on {values.device}")
     least = [side * length for side, length in zip(values.shape[2:], lengths, strict=True)]
     size = least if size is None else list(size)
-    short = len(size) != len(least) or any(s // b != n for s, b, n in
-                                           zip(size, lengths, values.shape[2:], strict=False))  # fmt: skip
-    if short:
+    blocks = [side // length for side, length in zip(size, lengths, strict=False)]
+    if len(size) != len(least) or blocks != list(values.shape[2:]):
         check.fail("size", tuple(size), f"room for {tuple(values.shape[2:])} blocks of {block}")
     if not trusted and switches.numel():
         count = block if isinstance(block, int) else block[0] * block[1]
@@ -230,7 +229,7 @@ def _launch(
                 g.windows, values[0].numel(), **_extents(g), HAS_LEVEL=has, BLOCK=block
             )
             return
-        block = 2048 // values.element_size()
+        block = windows_of(values, g)
         _kernel[blocks_of(g.windows, block)](
             values, switches, code, level if has else values, last_equal if has else switches,
             g.windows, values[0].numel(), **_extents(g), PAIRED=g.paired, HAS_LEVEL=has, BLOCK=block,
@@ -267,10 +266,11 @@ def _kernel(
     HAS_LEVEL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Specification: entry i of window w = values[w] if switches[w] = i (and it is kept), else 0."""
+    first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     if PAIRED:
-        first, lane, base, offset = pair_place(BLOCK, WIDTH, P)
+        base, offset = pair_place(first, BLOCK, WIDTH, P)
     else:
-        first, lane, base, offset = window_place(BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
+        base, offset = window_place(first, BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
     live = first + lane < windows
     value = tl.load(values + first + lane, mask=live, other=0.0)
     place = tl.load(switches + first + lane, mask=live, other=0).to(tl.int32)
@@ -282,7 +282,7 @@ def _kernel(
             left = tl.where(place == 2 * a, value, 0.0)
             right = tl.where(place == 2 * a + 1, value, 0.0)
             row = tl.reshape(tl.join(left, right), (2 * BLOCK,))
-            whole = first * 2 + tl.arange(0, 2 * BLOCK) < windows * 2
+            whole = first * 2 + tl.arange(0, 2 * BLOCK) < tl.cast(windows, tl.int64) * 2
             tl.store(code + base + (offset + a * WIDTH), row, mask=whole)
         else:
             for b in tl.static_range(Q):
@@ -299,7 +299,7 @@ def _entry_kernel(
 ):  # fmt: skip
     """The same for large windows, entry by entry of the whole blocks."""
     entry = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    live = entry < windows * (P * Q)
+    live = entry // (P * Q) < windows
     inner = entry % INNER
     x = (entry // INNER) % (COLUMNS * Q)
     line = entry // (INNER * (COLUMNS * Q))
@@ -321,7 +321,8 @@ def _pick_kernel(
     COLUMNS: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Specification: values[w] = entry switches[w] of window w, or 0 outside."""
-    first, lane, base, offset = window_place(BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
+    first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    base, offset = window_place(first, BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
     live = first + lane < windows
     place = tl.load(switches + first + lane, mask=live, other=0).to(tl.int32)
     inside = live & (place >= 0) & (place < P * Q)
