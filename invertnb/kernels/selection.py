@@ -1,4 +1,4 @@
-"""Choices that are the same on every machine: the k largest entries, and random subsets."""
+"""A choice that is the same on every machine: the k largest entries."""
 
 from __future__ import annotations
 
@@ -17,16 +17,3 @@ def largest(values: Tensor, k: int) -> Tensor:
     above, equal = size > threshold, size == threshold
     missing = k - above.sum(-1, keepdim=True)
     return above | (equal & (equal.cumsum(-1) <= missing))
-
-
-def subsets(count: int, size: int, samples: int, generator: torch.Generator) -> Tensor:
-    """Uniform subsets of `size` of the numbers 0..count-1, int64 (samples, size), unordered.
-
-    Floyd's algorithm (Bentley and Floyd 1987): `size` draws a sample, whatever the count.
-    """
-    chosen = torch.empty(samples, size, dtype=torch.int64)
-    for i, last in enumerate(range(count - size, count)):
-        draw = torch.randint(last + 1, (samples,), generator=generator)
-        taken = (chosen[:, :i] == draw.unsqueeze(1)).any(1)
-        chosen[:, i] = torch.where(taken, last, draw)
-    return chosen

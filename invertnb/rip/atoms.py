@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from invertnb import check
+from invertnb.kernels.draw_atoms import draw_atoms, draw_key
 from invertnb.kernels.gram import gram_on
 from invertnb.kernels.pooling import cells
-from invertnb.kernels.selection import subsets
 from invertnb.model import ModelSparse
 from invertnb.operators import FilterBank, Size
 
@@ -125,25 +125,23 @@ class Atoms:
         return index.gather(1, torch.cat(values, -1).flatten(1).topk(self.entries).indices)
 
     def draw(self, samples: int, generator: torch.Generator) -> Tensor:
-        """Random maximal supports, int64 (samples, entries), drawn on the CPU.
+        """Random maximal supports, int64 (samples, entries), the same on every device.
 
         Of the `per_block` slots of every block, a subset uniform among all; then for the slots
-        of one block distinct places, uniform among all.
+        of one block distinct places, uniform among all. One use of the generator, see `draw_atoms`:
+        the first supports of a long run are those of a short one.
         """
-        length, slots = self.blocks.shape[1], self.per_block
-        slot = subsets(slots * len(self.blocks), self.entries, samples, generator).sort(1).values
-        block, place = slot // slots, torch.empty_like(slot)
-        for i in range(self.entries):
-            same = block[:, max(0, i - slots + 1) : i] == block[:, i : i + 1]
-            before = torch.where(same, place[:, max(0, i - slots + 1) : i], length).sort(1).values
-            # The draw counts the places still free; step over those taken, from the lowest on.
-            fresh = (torch.rand(samples, generator=generator, dtype=torch.float64)
-                     * (length - same.sum(1))).long()
-            for taken in before.unbind(1):
-                fresh = fresh + (fresh >= taken)
-            place[:, i] = fresh
-        device = self.blocks.device
-        return self.blocks[block.to(device), place.to(device)]
+        return self.draw_codes(draw_key(generator), 0, samples)[0]
+
+    def draw_codes(
+        self, key: Tensor, first: int, samples: int, values: str = "uniform",
+        dtype: torch.dtype = torch.float64,
+    ) -> tuple[Tensor, Tensor]:
+        """Supports number `first` and following under a key, with codes on them: see `draw_atoms`."""
+        return draw_atoms(
+            self.blocks, samples, entries=self.entries, per_block=self.per_block, key=key,
+            first=first, values=values, dtype=dtype,
+        )
 
     def supports(self) -> int:
         """The number of maximal supports: n^k C(K, k) for M_k itself."""

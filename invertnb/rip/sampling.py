@@ -6,31 +6,44 @@ small table. A sample sees typical supports only: show its constant beside a cer
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from invertnb import check
+from invertnb.kernels.atom_norms import atom_norms
+from invertnb.kernels.draw_atoms import VALUES, draw_key
 from invertnb.model import ModelSparse
 from invertnb.operators import FilterBank, Size
 from invertnb.rip.atoms import Atoms
 
+CODES = 2**23  # entries of the codes that are drawn at a time
 CHUNK = 2**21  # entries of the matrices W_S W_S^T that are built at a time
 
 
 class Ratios(NamedTuple):
-    """For each code z: ``||W^T z|| / ||z||``, and ``||W_S W^T z|| / ||z||`` on its support S."""
+    """The ratios of Figure 2 for each code z with support S, none of them squared.
+
+    Attributes:
+        synthesis: ``||W^T z|| / ||z||``, Figure 2(a).
+        support: ``||W_S W^T z|| / ||z||``, Figure 2(b) read on the support.
+        reconstruction: ``||x - W^T z_hat|| / ||x||`` for x = W^T z and z_hat = W_S x, as in
+            Figure 2(c): one step of Algorithm 1 that an oracle has told the support. M_known, which
+            knows the switches and chooses k blocks itself, does worse.
+    """
 
     synthesis: Tensor
     support: Tensor
+    reconstruction: Tensor
 
 
 def sample_ratios(
     bank: FilterBank, model: ModelSparse, size: Size, samples: int, *, order: int = 1,
-    values: str = "uniform", generator: torch.Generator,
+    values: str = "uniform", dtype: torch.dtype = torch.float64, generator: torch.Generator,
 ) -> Ratios:
-    """Figures 2(a) and 2(b, on the support) for random codes in sums of `order` members of M_k.
+    """The ratios of Figure 2 for random codes in sums of `order` members of M_k.
 
     Args:
         bank: filters without padding.
@@ -39,28 +52,26 @@ def sample_ratios(
         samples: number of codes; supports as in `Atoms.draw`.
         order: 1 for M_k, 2 for M_2k, 3 for sums of three members.
         values: nonzeros uniform on [-1, 1] or "gaussian".
-        generator: a CPU generator; the draws are the same on every device.
+        dtype: float32 or float64, of the products of atoms, the codes and the ratios.
+        generator: a CPU generator; the draws are the same on every device, and its first codes are
+            the same for any number of samples.
 
     Returns:
-        Two float64 tensors (samples,), not squared.
+        Three tensors (samples,).
 
     Raises:
         ValueError: arguments out of range or that do not fit together.
     """
     atoms = Atoms(bank, model, size, order)
     check.integer("samples", samples, 1)
-    check.choice("values", values, ("uniform", "gaussian"))
+    check.choice("values", values, VALUES)
+    check.dtype("dtype", dtype)
     check.generator("generator", generator)
-    index = atoms.draw(samples, generator)
-    draw = torch.rand if values == "uniform" else torch.randn
-    code = draw(samples, atoms.entries, generator=generator, dtype=torch.float64)
-    code = (2 * code - 1 if values == "uniform" else code).to(index.device)
-    parts = []
-    for some, z in zip(*_chunks(atoms, index, code), strict=True):
-        image = (atoms.gram(some) @ z.unsqueeze(2)).squeeze(2)  # W_S W_S^T z
-        square = (z * image).sum(1).clamp(min=0)  # ||W^T z||^2
-        length = z.norm(dim=1)
-        parts.append((square.sqrt() / length, image.norm(dim=1) / length))
+    key, table = draw_key(generator), atoms.table.to(dtype)
+    parts = [
+        atom_norms(table, atoms.n, *atoms.draw_codes(key, first, some, values, dtype))
+        for first, some in _parts(samples, CODES // atoms.entries)
+    ]
     return Ratios(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
@@ -70,18 +81,22 @@ def sample_extremes(
 ) -> Tensor:
     """The least and the largest ``||W^T z||^2 / ||z||^2`` on random supports, (samples, 2).
 
-    The extreme eigenvalues of W_S W_S^T, so the worst code of each support and not a random one.
-    Arguments and errors as in `sample_ratios`.
+    The extreme eigenvalues of W_S W_S^T, so the worst code of each support and not a random one;
+    the supports are those of `sample_ratios`. Arguments and errors as there.
     """
     atoms = Atoms(bank, model, size, order)
     check.integer("samples", samples, 1)
     check.generator("generator", generator)
+    key = draw_key(generator)
     parts = [
-        atoms.eigenvalues(some)[:, [0, -1]] for some in _chunks(atoms, atoms.draw(samples, generator))[0]
+        atoms.eigenvalues(atoms.draw_codes(key, first, some)[0])[:, [0, -1]]
+        for first, some in _parts(samples, CHUNK // atoms.entries**2)
     ]
     return torch.cat(parts)
 
 
-def _chunks(atoms: Atoms, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    rows = max(1, CHUNK // atoms.entries**2)
-    return [tensor.split(rows) for tensor in tensors]
+def _parts(samples: int, rows: int) -> Iterator[tuple[int, int]]:
+    """First sample and number of samples of each part."""
+    rows = max(1, rows)
+    for first in range(0, samples, rows):
+        yield first, min(rows, samples - first)

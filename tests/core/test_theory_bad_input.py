@@ -88,6 +88,7 @@ CASES = {
     "ratios: samples": (lambda: ratios(samples=0), "samples = 0", "at least 1"),
     "ratios: samples float": (lambda: ratios(samples=3.0), "samples = 3.0", "an integer"),
     "ratios: values": (lambda: ratios(values="normal"), "values = 'normal'", "'gaussian'"),
+    "ratios: dtype": (lambda: ratios(dtype=torch.float16), "dtype = torch.float16", "float32"),
     "ratios: generator": (lambda: ratios(generator=1), "generator = 1", "torch.Generator"),
     "ratios: order": (lambda: ratios(order=4), "order = 4", "from 1 to 3"),
     "extremes: samples": (lambda: extremes(samples=-1), "samples = -1", "at least 1"),
