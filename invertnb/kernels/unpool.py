@@ -97,12 +97,21 @@ def _check(
     blocks = [side // length for side, length in zip(size, lengths, strict=False)]
     if len(size) != len(least) or blocks != list(values.shape[2:]):
         check.fail("size", tuple(size), f"room for {tuple(values.shape[2:])} blocks of {block}")
-    if not trusted and switches.numel():
-        count = block if isinstance(block, int) else block[0] * block[1]
-        low, high = (int(v) for v in torch.aminmax(switches))
-        if low < 0 or high >= count:
-            check.fail("switches", low if low < 0 else high, f"positions from 0 to {count - 1}")
+    count = block if isinstance(block, int) else block[0] * block[1]
+    if not trusted and (bad := _outside(switches, count)) is not None:
+        check.fail("switches", bad, f"positions from 0 to {count - 1}")
     return size
+
+
+def _outside(switches: Tensor, count: int) -> int | None:
+    """A switch that is no position in a block of so many, if there is one."""
+    if not switches.numel():
+        return None
+    if switches.dtype == torch.uint8:  # a maximum of bytes is quick
+        low, high = 0, int(switches.max())
+    else:
+        low, high = (int(v) for v in torch.aminmax(switches))
+    return low if low < 0 else high if high >= count else None
 
 
 @torch.library.custom_op("invertnb::unpool", mutates_args=())
@@ -124,8 +133,8 @@ def _op(
         return code
     if level is not None:
         values = torch.where(at_least(values, Threshold(level, last_equal)), values, 0.0)
-    inside = (switches >= 0) & (switches < g.place_count)
-    if not inside.all():
+    if _outside(switches, g.place_count) is not None:
+        inside = (switches >= 0) & (switches < g.place_count)
         values, switches = torch.where(inside, values, 0.0), torch.where(inside, switches, 0)
     if not p:
         whole = values.new_zeros(*values.shape, q)
@@ -135,9 +144,9 @@ def _op(
     # max_unpool2d counts along the whole image: row * width + column.
     rows = torch.arange(g.rows, device=values.device).unsqueeze(1) * (p * width)
     corner = rows + torch.arange(g.columns, device=values.device) * q
-    # In the switches' narrow type as far as it goes: wide integers are slow to divide.
-    down = switches >> q.bit_length() - 1 if q & (q - 1) == 0 else switches // q
-    flat = (down.long() * width).add_(switches - down * q).add_(corner)
+    flat = switches.to(torch.int64, copy=True)
+    down = flat >> q.bit_length() - 1 if q & (q - 1) == 0 else flat // q
+    flat += down.mul_(width - q).add_(corner)
     return F.max_unpool2d(values, flat, block, output_size=size)
 
 
