@@ -130,18 +130,45 @@ def ledger(
 
 
 @app.command()
-def bench(device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu") -> None:
-    """Speed of the core beside the plain ways, in one run, each after its check."""
+def bench(
+    topics: Annotated[
+        list[str] | None, typer.Argument(help="pooling, isometry, encoder, coding, shifts; all by default")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    record: Annotated[
+        bool, typer.Option("--record", help="append to book/recorded/bench.csv, which the book shows")
+    ] = False,
+) -> None:
+    """Speed beside the plain ways and other libraries, in one run, each after its check."""
     import torch
 
-    from .bench import run as timings
+    from . import bench as benchmark
 
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"device={device!r}: expected cpu, or cuda where there is a CUDA device")
-    place = torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-    print(f"{place}, torch {torch.__version__}")
-    for timing in timings(device):
-        print(f"{timing.task:32} {timing.way:24} {1000 * timing.seconds:9.1f} ms  {timing.ratio:8.1f}x")
+    for topic in topics or ():
+        if topic not in benchmark.TOPICS:
+            raise ValueError(f"topic {topic!r}: expected one of {', '.join(benchmark.TOPICS)}")
+    root = find_root()
+    path = root / ("book/recorded/bench.csv" if record else "_build/bench.csv")
+    where = benchmark.conditions(device)
+    print(", ".join(f"{key} {value}" for key, value in where.items()))
+    ceiling = benchmark.measure_ceiling(device)
+    print(f"copy {ceiling.copy / 1e9:.1f} GB/s, " + ", ".join(
+        f"{dtype} {rate / 1e12:.2f} TFLOP/s" for dtype, rate in ceiling.matrix.items()))  # fmt: skip
+    rows, last = list(benchmark.ceiling_rows(ceiling, where)), None
+    for timing in benchmark.run(device, topics or benchmark.TOPICS, ceiling):
+        if timing.task is not last:
+            print(timing.task.name)
+            last = timing.task
+        rows.append(benchmark.row(timing, where))
+        if timing.seconds is None:
+            print(f"    {timing.way:28} {timing.note}")
+            continue
+        share = "" if timing.percent is None else f"{timing.percent:5.0f} %"
+        print(f"    {timing.way:28} {1000 * timing.seconds:10.3f} ms {timing.ratio:8.2f}x {share} {timing.note}")
+    benchmark.append(path, rows)
+    print(f"appended to {path.relative_to(root)}")
 
 
 @app.command()
