@@ -2,6 +2,7 @@
 
 from invertnb import rip, theory
 from invertnb.coherence import coherence
+from invertnb.encoder import Moments, encode, response_moments
 from invertnb.iht import IHTResult, iht
 from invertnb.least_squares import least_squares
 from invertnb.model import ModelSparse, Projection
@@ -11,11 +12,14 @@ __all__ = [
     "FilterBank",
     "IHTResult",
     "ModelSparse",
+    "Moments",
     "Projection",
     "adjoint_test",
     "coherence",
+    "encode",
     "iht",
     "least_squares",
+    "response_moments",
     "rip",
     "theory",
 ]

@@ -15,9 +15,9 @@ from torch import Tensor
 from invertnb.kernels.launch import INTERPRET, jit, on_device, tl, use_triton
 from invertnb.kernels.patches import filter_rows, pooled_size, window_patches
 
-# Up to this many entries M l^2 of a filter (RGB up to 7 x 7) the product with explicit patches is
-# faster than a convolution; for more, cuDNN and oneDNN are.
-FEW = 160
+# Up to this many entries M l^2 of a filter (RGB up to 7 x 7) the kernel's product with explicit
+# patches is the way; beyond, cuDNN's convolution is. On the CPU oneDNN's takes over a little earlier.
+FEW, FEW_CPU = 160, 128
 # Bytes of responses to one place of the windows, made at once on the CPU: they stay in its cache.
 CACHED = 2**21
 
@@ -70,27 +70,31 @@ def encode_torch(
         x, weight, scale, bias = (t if t is None else t.float() for t in (x, weight, scale, bias))
     if scale is not None:
         weight, scale = turned(weight, scale), turned(scale, scale)
-    y = _pooled(x, weight, window, padding, stride)
-    if scale is not None and bias is not None:
-        y = torch.addcmul(bias.view(-1, 1, 1), y, scale.view(-1, 1, 1))
-    elif scale is not None:
-        y = y * scale.view(-1, 1, 1)
-    elif bias is not None:
-        y = y + bias.view(-1, 1, 1)
-    # No derivative above needs its result, so it may be overwritten.
-    return y.relu_().to(dtype).contiguous(memory_format=torch.channels_last)
+    y = _activate(_pooled(x, weight, window, padding, stride), scale, bias)
+    return y.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def turned(values: Tensor, scale: Tensor) -> Tensor:
     """Values (K, ...) with their signs turned where the scale is negative."""
-    negative = (scale < 0).view(-1, *(1,) * (values.dim() - 1))
-    return torch.where(negative, -values, values)
+    sign = torch.ones_like(scale).masked_fill(scale < 0, -1)
+    return values * sign.view(-1, *(1,) * (values.dim() - 1))
+
+
+def _activate(pooled: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    scale, bias = (t if t is None else t.view(-1, 1, 1) for t in (scale, bias))
+    if scale is not None and bias is not None:
+        pooled = torch.addcmul(bias, pooled, scale)
+    elif scale is not None:
+        pooled = pooled * scale
+    elif bias is not None:
+        pooled = pooled + bias
+    return pooled.relu_()  # no derivative above needs its own result
 
 
 def _pooled(x: Tensor, weight: Tensor, window: int, padding: int, stride: int) -> Tensor:
     """The largest response of every window."""
     followed = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    few = weight[0].numel() <= FEW and x.device.type == "cpu"
+    few = weight[0].numel() <= FEW_CPU and x.device.type == "cpu"
     if few and not followed and not torch.compiler.is_compiling():
         return _pooled_products(x, weight, window, padding, stride)
     # On the CPU max_pool2d runs along the channels in this layout, and is many times faster.
@@ -100,19 +104,20 @@ def _pooled(x: Tensor, weight: Tensor, window: int, padding: int, stride: int) -
 
 
 def _pooled_products(x: Tensor, weight: Tensor, window: int, padding: int, stride: int) -> Tensor:
-    # Window by window, pooling is the maximum of window^2 products, and no response is kept.
+    # Pooling is the maximum of window^2 products then, and no response outlives the cache.
     K, l = len(weight), weight.shape[-1]
     size = pooled_size(tuple(x.shape[2:]), l, window, padding, stride)
-    images = max(1, CACHED // (size[0] * size[1] * K * x.element_size()))
-    filters, parts = filter_rows(weight).T, []
-    for part in x.split(images):
+    windows = size[0] * size[1]
+    images = max(1, min(len(x), CACHED // (windows * K * x.element_size())))
+    filters = filter_rows(weight).T
+    pooled = torch.empty(len(x) * windows, K, dtype=x.dtype)
+    spare = torch.empty(images * windows, K, dtype=x.dtype)
+    for part, top in zip(x.split(images), pooled.split(images * windows), strict=True):
         first, *others = window_patches(part, l, window, padding, stride)
-        top = first @ filters
+        torch.mm(first, filters, out=top)
         for patches in others:
-            top = torch.maximum(top, patches @ filters)
-        parts.append(top)
-    top = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return top.view(len(x), *size, K).permute(0, 3, 1, 2)
+            torch.maximum(top, torch.mm(patches, filters, out=spare[: len(top)]), out=top)
+    return pooled.view(len(x), *size, K).permute(0, 3, 1, 2)
 
 
 @torch.library.custom_op("invertnb::encode", mutates_args=())
@@ -152,6 +157,16 @@ def _split(entries: int) -> tuple[int, int]:
 
 
 @jit
+def _share(program, blocks, WINDOWS: tl.constexpr, FILTERS: tl.constexpr):
+    """Filters and windows of a program; windows in int64, as are all offsets made from them.
+
+    Programs with the same windows are neighbors, so that their patches are read from memory once.
+    """
+    k = program % blocks * FILTERS + tl.arange(0, FILTERS)
+    return k, (program // blocks).to(tl.int64) * WINDOWS + tl.arange(0, WINDOWS)
+
+
+@jit
 def _kernel(
     patches, filters, scale, bias, out, windows, K, blocks,
     PLACES: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, WINDOWS: tl.constexpr,
@@ -165,10 +180,7 @@ def _kernel(
     Separate operations move 53 MB. Predicted on an H200: 0.7 us by TF32 and 0.5 us by
     memory, hence about 1 us; in bfloat16 half of both.
     """
-    # Programs of one block of windows are neighbors: its patches are read from memory once.
-    program = tl.program_id(0)
-    k = program % blocks * FILTERS + tl.arange(0, FILTERS)
-    w = (program // blocks).to(tl.int64) * WINDOWS + tl.arange(0, WINDOWS)
+    k, w = _share(tl.program_id(0), blocks, WINDOWS, FILTERS)
     inside = (w < windows)[:, None]
     columns = filters + k[None, :] * (HEAD + TAIL)
     entry = tl.arange(0, HEAD)
