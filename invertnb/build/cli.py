@@ -136,7 +136,11 @@ def bench(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     record: Annotated[
-        bool, typer.Option("--record", help="append to book/recorded/bench.csv, which the book shows")
+        bool, typer.Option("--record", help="append to book/recorded/kernels.csv, which the book shows")
+    ] = False,
+    compile_only: Annotated[
+        bool, typer.Option("--compile", help="time nothing; compile the kernels for sm_90 and record "
+                           "registers, spills and widths in book/recorded/kernels_machine_code.csv")
     ] = False,
 ) -> None:
     """Speed beside the plain ways and other libraries, in one run, each after its check."""
@@ -150,7 +154,14 @@ def bench(
         if topic not in benchmark.TOPICS:
             raise ValueError(f"topic {topic!r}: expected one of {', '.join(benchmark.TOPICS)}")
     root = find_root()
-    path = root / ("book/recorded/bench.csv" if record else "_build/bench.csv")
+    if compile_only:
+        from .bench import chip
+
+        path = root / "book/recorded/kernels_machine_code.csv"
+        benchmark.write(path, chip.rows(), chip.FIELDS)
+        print(f"wrote {path.relative_to(root)}")
+        return
+    path = root / ("book/recorded/kernels.csv" if record else "_build/bench.csv")
     where = benchmark.conditions(device)
     print(", ".join(f"{key} {value}" for key, value in where.items()))
     ceiling = benchmark.measure_ceiling(device)

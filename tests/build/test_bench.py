@@ -1,45 +1,120 @@
-"""The benchmark: checked before it is timed, and ratios in one run."""
+"""The benchmark: checked before it is timed, ratios in one run, and a CSV that only grows."""
 
 from __future__ import annotations
+
+import csv
+import importlib
 
 import pytest
 import torch
 
-from invertnb import rip
 from invertnb.build import BuildError, bench
+from invertnb.build.bench import frame, isometry, pooling
+from invertnb.build.bench.frame import Ceiling, Task, Unavailable, close, time_task
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(bench, "SAMPLES", 300)
+def task(ways, agree=close(1e-6), **more):
+    return Task("sum", "3", "float32", ways, agree, rounds=2, **more)
 
 
-def test_every_task_is_timed_against_its_first_way():
-    timings = list(bench.run())
-    assert [t.way for t in timings] == [
-        "dense product", "table of correlations", *("Gershgorin", "semidefinite") * 2,
-    ]  # fmt: skip
-    for timing in timings:
-        assert timing.seconds > 0 and timing.ratio > 0
-    assert timings[1].ratio == pytest.approx(timings[0].seconds / timings[1].seconds)
+def test_every_way_is_timed_against_the_first():
+    x = torch.arange(3.0)
+    ways = {"loop": lambda: sum(x.unbind()), "sum": lambda: x.sum(), "mean": lambda: 3 * x.mean()}
+    timings = list(time_task(task(ways, bytes=12), "cpu", Ceiling(1e9, {})))
+    assert [t.way for t in timings] == list(ways)
+    for t in timings:
+        assert 0 < t.low <= t.seconds <= t.high
+        assert t.ratio == pytest.approx(timings[0].seconds / t.seconds)
+        assert t.percent == pytest.approx(100 * 12 / t.seconds / 1e9)
 
 
-def test_a_wrong_way_is_not_timed(monkeypatch):
-    right = rip.sample_ratios
-
-    def wrong(*arguments, **settings):
-        ratios = right(*arguments, **settings)
-        return rip.Ratios(ratios.synthesis * 1.001, ratios.support)
-
-    monkeypatch.setattr(rip, "sample_ratios", wrong)
-    with pytest.raises(BuildError, match="differ by"):
-        next(bench.run())
+def test_the_matrix_rate_is_the_ceiling_of_operations():
+    ways = {"one": lambda: torch.ones(1)}
+    (timing,) = time_task(task(ways, operations=1000.0), "cpu", Ceiling(1.0, {"float32": 1e12}))
+    assert timing.percent == pytest.approx(100 * 1000 / timing.seconds / 1e12)
+    (timing,) = time_task(task(ways, operations=1000.0), "cpu", Ceiling(1.0, {"bfloat16": 1e12}))
+    assert timing.percent is None
 
 
-def test_a_certificate_below_a_code_is_not_timed(monkeypatch):
-    monkeypatch.setattr(rip, "gershgorin", lambda atoms: 0.1)
-    with pytest.raises(BuildError, match="Gershgorin: 0.1 is below a code's"):
-        list(bench.run())
+def test_a_wrong_way_is_not_timed():
+    ways = {"right": lambda: torch.ones(3), "wrong": lambda: torch.full((3,), 1.001)}
+    with pytest.raises(BuildError, match="sum 3 float32: wrong disagrees.*relative error 1.0e-03"):
+        list(time_task(task(ways), "cpu"))
+    ways["wrong"] = lambda: torch.tensor([1.0, 1.0, torch.nan])
+    with pytest.raises(BuildError, match="relative error nan"):
+        list(time_task(task(ways), "cpu"))
+
+
+def test_what_cannot_run_says_why():
+    def missing():
+        raise Unavailable("no such package")
+
+    timings = list(time_task(task({"one": lambda: torch.ones(1), "peer": missing}), "cpu"))
+    assert timings[1].seconds is None and timings[1].note == "not run: no such package"
+
+
+def test_pooling_is_exact_or_not_timed():
+    with pytest.raises(AssertionError, match="1 of 3 entries"):
+        pooling.exactly(torch.ones(3), torch.tensor([1.0, 2.0, 1.0]))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Small sizes, so that all ways of all tasks can be checked here."""
+    monkeypatch.setattr(pooling, "SIZES", {"cpu": [(1, 2, 8)], "cuda": [(1, 2, 8)]})
+    monkeypatch.setattr(isometry, "SAMPLES", {"cpu": 64, "cuda": 64})
+
+
+# The other topics take longer; their ways are checked by their own tests and in each run.
+@pytest.mark.parametrize("topic", ["pooling", "isometry"])
+def test_all_ways_of_a_topic_agree(topic, small, monkeypatch):
+    def same_speed(ways, device, rounds):
+        return {name: [1.0, 1.0] for name in ways}
+
+    monkeypatch.setattr(frame, "_rounds", same_speed)
+    timings = list(bench.run("cpu", [topic], Ceiling(1.0, {})))
+    assert len({t.task.name for t in timings}) >= 5
+    for t in timings:
+        assert t.seconds == 1.0 or "compiler" in t.note
+
+
+def test_every_topic_has_tasks():
+    for topic in bench.TOPICS:
+        assert callable(importlib.import_module(f"invertnb.build.bench.{topic}").tasks)
+
+
+def test_ceilings_are_measured():
+    ceiling = frame.measure_ceiling("cpu", side=64)
+    assert ceiling.copy > 1e6 and set(ceiling.matrix) == {"float32", "bfloat16"}
+    rows = list(bench.ceiling_rows(ceiling, bench.conditions("cpu")))
+    assert float(rows[0]["bytes"]) == pytest.approx(ceiling.copy, rel=1e-3)
+
+
+def test_the_csv_only_grows(tmp_path):
+    path = tmp_path / "new" / "bench.csv"
+    where = bench.conditions("cpu")
+    (timing,) = time_task(task({"one, or so": lambda: torch.ones(1)}), "cpu")
+    for _ in range(2):
+        bench.append(path, [bench.row(timing, where)])
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 and tuple(rows[0]) == bench.FIELDS
+    assert rows[1]["way"] == "one, or so" and float(rows[1]["ratio"]) == 1.0
+    assert rows[0]["torch"] == torch.__version__ and rows[0]["threads"] == str(torch.get_num_threads())
+
+
+def test_a_failure_leaves_the_csv_as_it_was(tmp_path):
+    path = tmp_path / "bench.csv"
+    bench.write(path, [{"date": "1"}], ["date"])
+
+    def rows():
+        yield {"date": "2"}
+        raise RuntimeError
+
+    for change in (lambda: bench.append(path, rows()), lambda: bench.write(path, rows(), ["date"])):
+        with pytest.raises(RuntimeError):
+            change()
+        assert path.read_text() == "date\n1\n" and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -47,3 +122,8 @@ def test_no_device_is_said_in_one_line(toy):
     result = toy.run("bench", "--device", "cuda")
     assert result.returncode != 0 and "device='cuda'" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_an_unknown_topic_is_said_in_one_line(toy):
+    result = toy.run("bench", "pool")
+    assert result.returncode != 0 and "topic 'pool': expected one of pooling" in result.stderr

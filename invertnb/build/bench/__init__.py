@@ -1,6 +1,6 @@
 """Speed by ratios in one run, each figure after a check that all ways give the same numbers.
 
-Rows go to a CSV that only grows: `book/recorded/bench.csv` with --record, which the chapter on the
+Rows go to a CSV that only grows: `book/recorded/kernels.csv` with --record, which the chapter on the
 kernels plots, else `_build/bench.csv`.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import datetime
 import importlib
+import io
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -90,27 +91,33 @@ def row(timing: Timing, where: dict[str, str]) -> dict[str, str]:
 
 def append(path: Path, rows: Iterable[dict[str, str]]) -> None:
     """Add rows to a CSV, a header first if it is new; all of them in one write, or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists() or not path.stat().st_size
-    lines = _Lines()
-    writer = csv.DictWriter(lines, FIELDS, restval="", lineterminator="\n")
-    if new:
-        writer.writeheader()
-    writer.writerows(rows)
+    text = _text(rows, FIELDS, header=new)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8", newline="") as file:
-        file.write("".join(lines.written))
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
-class _Lines:
-    """What `csv` writes to, kept until it is whole."""
+def write(path: Path, rows: Iterable[dict[str, str]], fields: Sequence[str]) -> None:
+    """A CSV made anew, put in place when it is whole."""
+    text = _text(rows, fields, header=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".part")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)
 
-    def __init__(self) -> None:
-        self.written: list[str] = []
 
-    def write(self, line: str) -> None:
-        self.written.append(line)
+def _text(rows: Iterable[dict[str, str]], fields: Sequence[str], header: bool) -> str:
+    lines = io.StringIO(newline="")
+    writer = csv.DictWriter(lines, fields, restval="", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return lines.getvalue()
 
 
-__all__ = ["FIELDS", "TOPICS", "append", "ceiling_rows", "conditions", "measure_ceiling", "row", "run"]
+__all__ = [
+    "FIELDS", "TOPICS", "append", "ceiling_rows", "conditions", "measure_ceiling", "row", "run", "write",
+]  # fmt: skip
