@@ -31,6 +31,7 @@ BOUND = 2**31  # slots and places are counted below it, so that products with a 
 
 BLOCK = 4096 if INTERPRET else 128  # samples a program; the interpreter pays for programs
 PART = 2**17  # words the CPU draws at a time, so that all that is done to them stays in the cache
+SHORT = 2**10  # samples that are worth a thread
 
 
 def draw_key(generator: torch.Generator) -> Tensor:
@@ -178,6 +179,8 @@ def _draw_plain(
     index, code, table = index.numpy(), code.numpy(), blocks.reshape(-1).numpy()
     ordered = table[0] == 0 and bool((np.diff(table) == 1).all())  # then a look-up changes nothing
     key, step = key.numpy().view(np.uint64), max(1, PART // (4 * pairs))
+    threads = torch.get_num_threads()
+    step = min(step, max(-(-samples // threads), SHORT))
 
     def part(start: int) -> None:
         some = slice(start, min(start + step, samples))
@@ -189,11 +192,11 @@ def _draw_plain(
         index[:, some] = atom if ordered else table[atom]
         code[:, some] = _values_plain(words[..., 1].T, gaussian, code.dtype)
 
-    starts, threads = range(0, samples, step), torch.get_num_threads()
+    starts = range(0, samples, step)
     if threads == 1 or len(starts) == 1:
         for start in starts:
             part(start)
-    else:  # NumPy works without Python's lock
+    else:  # NumPy's loops run without Python's lock
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(part, starts))
 
@@ -230,11 +233,14 @@ def _positions(words: np.ndarray, count: int, length: int, per_block: int) -> np
 
 
 def _values_plain(words: np.ndarray, gaussian: bool, dtype: np.dtype) -> np.ndarray:
+    words = np.ascontiguousarray(words)
     if not gaussian:
         # 2u - 1 for u of 53 bits; the integer is rounded once, and scaled exactly.
-        number = (words >> 11).view(np.int64)
+        number = np.right_shift(words, 11, out=words).view(np.int64)
         number -= 2**52
-        return number.astype(dtype) * dtype.type(2.0**-52)
+        values = number.astype(dtype)
+        values *= dtype.type(2.0**-52)
+        return values
     uniform = ((words >> 32) + 1).astype(dtype) * dtype.type(2.0**-32)
     turn = (words & 0xFFFFFFFF).astype(np.float64) * (2 * math.pi / 2**32)
     return np.sqrt(-2 * np.log(uniform)) * np.cos(turn).astype(dtype)

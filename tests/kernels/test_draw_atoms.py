@@ -73,6 +73,7 @@ def test_parts_blocks_and_threads_change_nothing(order, monkeypatch):
     index, code = draw_atoms(blocks, 40, **setting)
     for size in (1, 16, 64):  # the CPU's parts are of 1, 1 and 5 samples, the programs of these
         monkeypatch.setattr(module, "PART", size)
+        monkeypatch.setattr(module, "SHORT", 1)
         monkeypatch.setattr(module, "BLOCK", max(16, size))
         for threads in (1, 3):
             monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
