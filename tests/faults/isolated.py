@@ -26,10 +26,13 @@ _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["torch", "torch.testing", "pytest", "hypothesis.strategies"])
 
 
-def run(test: str, folder: Path, limit: float = 120) -> Outcome:
-    """Run one pytest node with the package in `folder` first on the path."""
+def run(test: str, folder: Path, limit: float = 120, interpret: bool = False) -> Outcome:
+    """Run one pytest node with the package in `folder` first on the path.
+
+    `interpret` runs the Triton kernels under the interpreter, on CPU tensors.
+    """
     log = folder / "log.txt"
-    process = _server.Process(target=_child, args=(test, str(folder), str(log)))
+    process = _server.Process(target=_child, args=(test, str(folder), str(log), interpret))
     process.start()
     process.join(limit)
     if process.is_alive():
@@ -39,7 +42,7 @@ def run(test: str, folder: Path, limit: float = 120) -> Outcome:
     return Outcome(process.exitcode, log.read_text("utf-8"))
 
 
-def _child(test: str, folder: str, log: str) -> None:
+def _child(test: str, folder: str, log: str, interpret: bool) -> None:
     with open(log, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -51,6 +54,7 @@ def _child(test: str, folder: str, log: str) -> None:
     assert not any(name.split(".")[0] == "invertnb" for name in sys.modules)
     sys.path.insert(0, folder)
     os.environ["INVERTNB_MUTANT"] = folder
+    os.environ["TRITON_INTERPRET"] = str(int(interpret))
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.chdir(ROOT)
     code = pytest.main([test, "-q", "-o", "addopts=", "-p", "no:cacheprovider"])

@@ -39,7 +39,7 @@ def runs(request, tmp_path_factory):
     def outcome(fault):
         folder = tmp_path_factory.mktemp("fault")
         mutate(fault, folder)
-        return run(fault["test"], folder)
+        return run(fault["test"], folder, interpret=fault.get("interpret", False))
 
     chosen = {item.callspec.params["name"] for item in request.session.items
               if getattr(item, "originalname", "") == "test_fault_turns_its_check_red"}
