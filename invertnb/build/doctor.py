@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..kernels.launch import triton
 from .chapters import PACKAGES, chapters
 from .execute import stored
 from .html import BUILDERS, current
@@ -21,6 +22,8 @@ def report(root: Path) -> list[tuple[str, str]]:
         lines.append(("device", f"cuda: {torch.cuda.get_device_name()}"))
     else:
         lines.append(("device", f"cpu, {torch.get_num_threads()} threads (no CUDA device)"))
+    kernels = f"{_version('triton')}: kernels on CUDA devices" if triton else "none: plain PyTorch everywhere"
+    lines.append(("triton", kernels))
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     lines.append(("chromium", "found" if chromium else "not found: browser tests are skipped"))
     lines += [_data(), _weights()]
