@@ -29,7 +29,8 @@ def encode(
     where x and weight need no gradient. Everything else, and what torch.compile traces on the CPU,
     is convolution, pooling, then scale, bias and ReLU on the pooled values. Sums are made in
     float32 at least; float32 on a CUDA device multiplies in TF32 where
-    torch.backends.cudnn.allow_tf32 lets a convolution do so, as it does by default.
+    torch.backends.cudnn.conv.fp32_precision (or allow_tf32) lets a convolution do so, which is
+    torch's default.
 
     Args:
         x: images (batch, M, H, W) in float16, bfloat16, float32 or float64, in any layout; the

@@ -131,8 +131,8 @@ def _encode(
     K, l = len(weight), weight.shape[-1]
     head, tail = _split(weight[0].numel())
     patches = window_patches(x, l, window, padding, stride, head + tail)
-    # cuDNN's switch, as for the convolution that this replaces.
-    precision = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+    # cuDNN's switch, as for the convolution that this replaces; it follows allow_tf32, too.
+    precision = "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
     ieee = x.dtype == torch.float32 and precision == "ieee"
     block = FILTERS_IEEE if ieee else FILTERS
     blocks, windows = -(-K // block), patches.shape[1]

@@ -36,8 +36,11 @@ interpreted = pytest.mark.skipif(not INTERPRET, reason="a kernel on CPU tensors:
 
 
 @pytest.fixture(autouse=True)
-def no_tf32(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+def full_float32():
+    convolution = torch.backends.cudnn.conv
+    before, convolution.fp32_precision = convolution.fp32_precision, "ieee"
+    yield
+    convolution.fp32_precision = before
 
 
 def layer(shape, dtype=torch.float32, device="cpu", seed=0):
@@ -101,7 +104,8 @@ def test_nan_and_infinity_go_where_they_go_in_the_definition(bad, case, device):
     x[0, 0, 2, 3], x[1, 1, -1, 0] = bad, bad
     weight[1, 0, 0, 0] = 0  # 0 * inf in one of the responses
     scale[0], scale[2] = -1.0, math.nan
-    result, expected = run((x, weight, scale, bias), geometry), definition((x, weight, scale, bias), geometry)
+    tensors = x, weight, scale, bias
+    result, expected = run(tensors, geometry), definition(tensors, geometry)
     assert result.isnan().any() and result.isfinite().any()
     torch.testing.assert_close(result.double(), expected, equal_nan=True, rtol=1e-4, atol=1e-5)
 
@@ -139,7 +143,8 @@ def test_any_layout_goes_in(case, device):
     pairs = torch.stack([scale, bias], 1)
     assert_near(run((x, filters, pairs[:, 0], pairs[:, 1]), geometry), expected, x.dtype)
     one = x[:1].expand_as(x)
-    assert_near(run((one, weight, scale, bias), geometry), definition((one, weight, scale, bias), geometry), x.dtype)
+    expected = definition((one, weight, scale, bias), geometry)
+    assert_near(run((one, weight, scale, bias), geometry), expected, x.dtype)
 
 
 @pytest.mark.parametrize("images", [1, 2, 5])
@@ -196,7 +201,8 @@ def test_gradcheck(device):
 
 @interpreted
 @pytest.mark.parametrize("dtype, wanted, relu", [
-    (torch.float32, (0, 1, 2, 3), True), (torch.float32, (2, 3), True), (torch.float16, (1, 2), False)])  # fmt: skip
+    (torch.float32, (0, 1, 2, 3), True), (torch.float32, (2, 3), True),
+    (torch.float16, (1, 2), False)])  # fmt: skip
 def test_opcheck(dtype, wanted, relu):
     tensors = layer(CASES["odd"][0], dtype)
     for place in wanted:
@@ -260,7 +266,6 @@ def test_the_launch_gives_the_kernel_what_its_specification_asks_for(case, dtype
     shape, geometry = CASES[case]
     tensors, recorder = layer(shape, dtype), Recorder()
     monkeypatch.setattr(encoder, "_kernel", recorder)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     result = torch.ops.invertnb.encode(*tensors, *geometry, True)
     assert_near(result, definition(tensors, geometry), dtype)
     constants, windows, K = recorder.constants, result[:, 0].numel(), result.shape[1]
@@ -273,7 +278,7 @@ def test_the_launch_gives_the_kernel_what_its_specification_asks_for(case, dtype
     for part in (constants["HEAD"], constants["TAIL"] or 16):
         assert part >= 16 and part & (part - 1) == 0
     assert entries <= constants["HEAD"] + constants["TAIL"] < 2 * max(entries, 16)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
     torch.ops.invertnb.encode(*tensors, *geometry, True)
     assert recorder.constants["PRECISION"] == "tf32" and recorder.constants["num_warps"] == 4
 
