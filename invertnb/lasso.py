@@ -19,12 +19,14 @@ from invertnb.operators import FilterBank
 SOLVERS = ("auto", "working set", "fista")
 # A round of the working set takes in correlations above this many standard deviations, as StOMP
 # does (Donoho, Tsaig, Drori, Starck 2012): small rounds first while lam is below the noise.
-DEVIATIONS = 1.5
+DEVIATIONS = 2.0
 # A round is solved until no row in the set violates optimality by more than LOOSE lam, or TENTH of
 # the violation outside, and at last by TIGHT tol: the gap is about that violation.
-LOOSE, TENTH, TIGHT = 0.1, 0.1, 0.7
+LOOSE, TENTH, TIGHT = 0.3, 0.03, 0.7
 # Prox steps of this length, relative to the curvature of a mean row, say which entries vanish.
 SHORT = 0.25
+# No step is longer than this, in the same unit.
+LONG = 1e4
 # So many rounds, or a rise of the objective by this factor, are a stall: FISTA takes over.
 ROUNDS, RISE = 60, 1.01
 # Iterations of FISTA between two looks at the gap: each look waits for the device.
@@ -199,8 +201,7 @@ def _gap(
         largest: max |W r| where z may be nonzero.
     """
     tiny = torch.finfo(lam.dtype).tiny
-    scale = torch.minimum(lam / largest.clamp(min=tiny), 1 + inner / squared.clamp(min=tiny))
-    scale = scale.clamp(min=0.0)
+    scale = torch.minimum(lam / largest, 1 + inner / squared.clamp(min=tiny)).clamp(min=0.0)
     difference = (1 - scale).square() * squared / 2 + (lam * absolute - scale * inner).clamp(min=0.0)
     objective = squared / 2 + lam * absolute
     dual = objective - difference
@@ -292,45 +293,48 @@ def _conjugate_gradients(
     sign, or are zero after the proximal step, become zero.
     """
     layout = rows.layout
-    bound, limit = rows.spread(lam), problem.limit
-    inverse = curvature / SHORT
+    bound, level = rows.spread(lam), enough * lam
+    opposite, inverse, longest = -bound, curvature / SHORT, LONG / curvature
     r = r.clone()
     inside = layout.inside(r)
     c = rows.analysis(r)
     direction = last = before = None
     tiny = torch.finfo(lam.dtype).tiny
-    while True:
+    ran = torch.zeros_like(problem.ran[samples])
+    for _ in range(int((problem.limit - problem.ran[samples]).min())):
         ahead = torch.add(c, u, alpha=inverse)
-        clipped = torch.clamp(ahead, -bound, bound)
+        clipped = torch.clamp(ahead, opposite, bound)
         descent, sign = c - clipped, ahead - clipped
-        active = (rows.largest(descent) > enough * lam) & (problem.ran[samples] < limit)
+        active = rows.largest(descent) > level
         if not active.any():
-            return u, r, c
-        square = rows.dot(descent, descent)
+            break
+        on, square = sign != 0, rows.dot(descent, descent)
         if direction is None:
             direction = descent
         else:
-            ratio = (square - rows.dot(descent, last)) / before.clamp(min=tiny)
-            direction = torch.addcmul(descent, rows.spread(ratio.clamp(min=0.0)) * (sign != 0), direction)
+            ratio = torch.clamp((square - rows.dot(descent, last)) / before.clamp(min=tiny), min=0.0)
+            direction = torch.addcmul(descent, rows.spread(ratio) * on, direction)
         last, before = descent, square
         image = rows.synthesis(direction)
-        slope, bend = rows.dot(direction, descent), energy(image)
-        # A direction without an image (dependent rows) must not be followed to infinity.
-        bend = torch.maximum(bend, 1e-6 * curvature * rows.dot(direction, direction)).clamp(min=tiny)
-        length = torch.where(active, slope / bend, 0.0)
+        # A direction with hardly an image (dependent rows) is not followed to infinity.
+        length = torch.clamp(rows.dot(direction, descent) / energy(image), max=longest)
+        if layout.batch > 1:  # a sample that is done does not wait for others: it stands still
+            length, on = torch.where(active, length, 0.0), on | ~rows.spread(active)
         new = torch.addcmul(u, rows.spread(length), direction)
         stay = new * sign > 0
         if layout.batch > 1:
             stay = stay | ~rows.spread(active)
-        if torch.equal(stay, sign != 0):
+        if torch.equal(stay, on):
             inside -= length.view(-1, 1, 1, 1) * image
         else:
             new = new * stay
             inside -= rows.synthesis(new - u)
         u, c = new, rows.analysis(r)
-        problem.ran[samples] += active
+        ran += active
         if problem.clock:
             problem.clock.add(samples, energy(r), rows.dot(u, u.sign()), lam)
+    problem.ran[samples] += ran
+    return u, r, c
 
 
 def _keep(

@@ -61,6 +61,9 @@ class Layout:
         self.first_bag = (row * self.bag_columns + column).flatten()
         self.bags = self._range(self.batch * self.padded[0] * self.bag_columns)
         self.places = self._range(self.batch * n1 * n2 + 1)
+        # Written over at every product: fresh memory of this size costs more than the copy.
+        shape = (self.batch, n1, n2, self.rows, self.columns * self.M)
+        self.patches = torch.empty(shape, dtype=x.dtype, device=x.device)
 
     def _range(self, count: int) -> Tensor:
         return torch.arange(count, device=self.device)
@@ -131,10 +134,11 @@ class ActiveRows:
         """W r on the rows, (s,), of a padded signal."""
         lay = self.layout
         line = lay.padded[1] * lay.M
-        patches = r.as_strided(
-            (lay.batch, *lay.n, lay.rows, lay.columns * lay.M),
+        lay.patches.copy_(r.as_strided(
+            lay.patches.shape,
             (lay.padded[0] * line, lay.stride * line, lay.stride * lay.M, line, 1),
-        ).reshape(-1, lay.flat.shape[1])
+        ))  # fmt: skip
+        patches = lay.patches.view(-1, lay.flat.shape[1])
         return torch.sparse.sampled_addmm(self.pattern, patches, lay.flat.T, beta=0.0).values()
 
     # Per sample: sums and maxima over its rows, and back from samples to rows.
