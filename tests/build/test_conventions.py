@@ -101,9 +101,11 @@ def test_the_picture_of_the_readme_is_the_output_of_a_cell():
 
 # Chapters that claims.toml already names and later work will write.
 TO_COME = {"sparsity", "rip_2d", "inverting_vgg", "random_filters"}
+# Chapters of our own, on which the paper says nothing.
+OF_OUR_OWN = {"kernels"}
 
 
 def test_every_claim_belongs_to_a_chapter_that_is_written_or_to_come():
     named = {claim.chapter for claim in load(ROOT / "book" / "claims.toml").values()}
-    assert named == set(CHAPTERS) | TO_COME
-    assert not TO_COME & set(CHAPTERS)
+    assert named == set(CHAPTERS) - OF_OUR_OWN | TO_COME
+    assert set(CHAPTERS) >= OF_OUR_OWN and not TO_COME & set(CHAPTERS)

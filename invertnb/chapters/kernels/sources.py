@@ -1,0 +1,140 @@
+"""The kernels' own text, with a commentary that is checked against it, and what they compiled to."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from invertnb.chapters.kernels.counts import total, ways
+from invertnb.chapters.kernels.recorded import Compiled, missing
+from invertnb.chapters.kernels.roofline import Ceilings
+from invertnb.chapters.kernels.text import columns, two
+from invertnb.kernels import atom_norms, draw_atoms, keep, pool_switch, pooling, unpool
+
+
+class Source:
+    """The text of functions as it stands in the package now; shows itself as Python."""
+
+    def __init__(self, *functions: Any) -> None:
+        self.text = "\n\n".join(text_of(function) for function in functions)
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self.text}\n```"
+
+
+def text_of(function: Any) -> str:
+    """Source of a plain function or of the one inside a Triton kernel, without decorator."""
+    plain: Callable = getattr(function, "fn", function)
+    lines = inspect.getsource(plain).rstrip().split("\n")
+    while lines[0].startswith("@"):
+        del lines[0]
+    return "\n".join(lines)
+
+
+class Commentary:
+    """A table of code and what it is for; every piece of code must stand in the source.
+
+    Raises:
+        ValueError: a piece that does not.
+    """
+
+    def __init__(self, source: Source, rows: Sequence[tuple[str, str]]) -> None:
+        text = " ".join(source.text.split())
+        for code, _ in rows:
+            for piece in code.split(" … "):
+                if piece not in text:
+                    raise ValueError(f"the commentary is stale: {piece!r} is not in the source")
+        self.rows = tuple(rows)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{code}\n    {words}" for code, words in self.rows)
+
+    def _repr_markdown_(self) -> str:
+        lines = [f"| `` {code.replace('|', chr(92) + '|')} `` | {words} |" for code, words in self.rows]
+        return "\n".join(["| code | what it does |", "|---|---|", *lines])
+
+
+#: The kernel behind M_known, in the order of its lines.
+KEEP = (
+    ("first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)",
+     "A program takes `BLOCK` windows from `first` on. All its lines act on vectors of `BLOCK` lanes. "
+     "The number of the window is an int64: a batch of codes can pass 2³¹ entries."),
+    ("if PAIRED: … else:",
+     "Decided when the kernel is compiled, not when it runs: `tl.constexpr` arguments make one kernel for "
+     "each geometry. `PAIRED` is the common case: windows of two columns in contiguous rows, none cut off."),
+    ("base, offset = pair_place(first, BLOCK, WIDTH, P)",
+     "Where the entries lie. Window w of pooled row r starts at 2w + r·(P-1)·`WIDTH`, so one division is "
+     "enough, and neighbors in the vector are neighbors in memory."),
+    ("row = tl.load(z + base + (offset + a * WIDTH), mask=whole, other=0.0)",
+     "One row of the windows, in whole words of 16 bytes a thread; `mask` stops at the last window."),
+    ("left, right = tl.split(tl.reshape(row, (BLOCK, 2)))",
+     "Even and odd columns: the two entries of each window. No instruction moves data between threads, "
+     "for a thread holds both."),
+    ("key = float_key(entry, SIGNED)",
+     "The bits of a float, without its sign, as an integer: it sorts like the magnitude, NaN at the top."),
+    ("larger = key > best",
+     "Strictly larger: of equals the first stays, as in `argmax` of the definition."),
+    ("value = tl.where(larger, entry, value)",
+     "A selection and no branch: all lanes do the same, whatever their data."),
+    ("place = tl.where(larger, a * Q + b, place)", "The switch, row-major in its window."),
+    ("if HAS_LEVEL:",
+     "Block-sparsify in the same pass, where a threshold was given; else these lines are not compiled."),
+    ("left = tl.where(place == 2 * a, value, 0.0)",
+     "Back to an entry: the value where its place is, zero elsewhere."),
+    ("row = tl.reshape(tl.join(left, right), (2 * BLOCK,))",
+     "The inverse of the split above, so that the row is stored in whole words too."),
+    ("tl.store(code + base + (offset + a * WIDTH), row, mask=whole)",
+     "Every entry of the code is written once. Nothing has to be filled with zeros before."),
+)  # fmt: skip
+
+KERNELS = {
+    "pool_switch": pool_switch._kernel, "unpool": unpool._kernel, "keep": keep._kernel,
+    "float_key": pooling.float_key, "atom_norms": atom_norms._atom_norms_kernel,
+    "draw_atoms": draw_atoms._draw_atoms_kernel,
+}  # fmt: skip
+
+
+def source(name: str) -> Source:
+    """Source of a kernel: "keep", "pool_switch", "unpool", "float_key", "atom_norms", "draw_atoms"."""
+    return Source(KERNELS[name])
+
+
+def specifications() -> str:
+    """The one line with which each windowed kernel says what it computes."""
+    lines = []
+    for name in ("pool_switch", "unpool", "keep"):
+        for line in text_of(KERNELS[name]).split("\n"):
+            _, found, words = line.partition('"""Specification: ')
+            if found:
+                lines.append((name, words.rstrip('"')))
+    return "\n".join(f"{name:12} {words}" for name, words in lines)
+
+
+def machine_code(compiled: Sequence[Compiled], ceilings: Ceilings) -> str:
+    """What each kernel became, and for windowed ones the time of a window by memory and by issue."""
+    if not compiled:
+        return missing("machine code")
+    rows = [("", "registers", "spills", "shared B", "loads", "stores", "matrix")]
+    rows += [
+        (_label(c), str(c.registers), str(c.spills), str(c.shared), c.loads or "-", c.stores or "-",
+         str(c.matrix)) for c in compiled
+    ]  # fmt: skip
+    timed = [("ps a window, derived", "instructions", "by memory", "by issue", "limit")]
+    for c in compiled:
+        if c.per_window is None or c.kernel not in ways(4):
+            continue
+        itemsize = 2 if c.dtype in ("bf16", "bfloat16", "fp16", "float16") else 4
+        memory = 4 * total(ways(itemsize)[c.kernel]["ours"]) / ceilings.copy
+        issue = c.per_window / ceilings.rates["instructions"]
+        limit = "memory" if memory > issue else "instructions"
+        timed.append((_label(c), two(c.per_window), two(1e12 * memory), two(1e12 * issue), limit))
+    text = f"compiled for sm_90 by Triton {compiled[0].triton}\n{columns(rows)}"
+    return text if len(timed) == 1 else f"{text}\n\n{columns(timed)}"
+
+
+def _label(c: Compiled) -> str:
+    return ", ".join(part for part in (c.kernel, c.dtype, c.layout) if part)
