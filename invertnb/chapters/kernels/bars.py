@@ -27,12 +27,12 @@ def ratios(recorded: Recorded, kernels: Sequence[str]) -> str:
         for row in rows:
             task = f"{row.kernel}, {row.size}, {row.dtype}"
             if task != last:
-                lines.append((task, "", ""))
+                lines.append((task,))
                 last = task
             if row.seconds is None:
-                lines.append((f"    {row.way}: {row.note or 'not run'}", "-", "-"))
+                lines.append((f"  {row.way}: {row.note or 'not run'}",))
                 continue
-            lines.append((f"    {row.way}", seconds(row.seconds / row.items), _times(row.ratio)))
+            lines.append((f"  {row.way}", seconds(row.seconds / row.items), _times(row.ratio)))
         parts.append(f"{run.name}, {run.date[:10]}\n{columns(lines)}")
     return "\n\n".join(parts)
 

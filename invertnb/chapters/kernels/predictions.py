@@ -23,14 +23,9 @@ def bytes_table(itemsize: int) -> str:
     lines = []
     for task, known in ways(itemsize).items():
         for way, passes in known.items():
-            lines.append((f"{task}, {way}", "", two_places(total(passes)), f"{two(predicted(task, way, itemsize))}x"))
-            lines += [(f"    {step.name}", two_places(step.bytes), "", "") for step in passes]
+            lines.append((f"{task}, {way}", "", f"{total(passes):g}", f"{two(predicted(task, way, itemsize))}x"))
+            lines += [(f"  {step.name}", f"{step.bytes:g}", "", "") for step in passes]
     return columns([("", "bytes", "sum", "ratio"), *lines])
-
-
-def two_places(value: float) -> str:
-    """Bytes an entry, exact: quarters of a byte."""
-    return f"{value:g}"
 
 
 class Comparison(NamedTuple):
@@ -108,9 +103,9 @@ def table(recorded: Recorded) -> str:
         for each in compare(run):
             group = f"{each.dtype}, {each.layout}, {each.task}"
             if group != last:
-                rows.append((group, "", "", "", ""))
+                rows.append((group,))
                 last = group
-            rows.append((f"    {each.way}", f"{two(each.predicted)}x", f"{two(each.ratio)}x",
+            rows.append((f"  {each.way}", f"{two(each.predicted)}x", f"{two(each.ratio)}x",
                          two(each.excess), each.limit))  # fmt: skip
         parts.append(f"{run.name}, {run.date[:10]}\n{columns(rows)}")
     return "\n\n".join(parts)

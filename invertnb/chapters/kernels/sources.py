@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import Any
 
-from invertnb.chapters.kernels.counts import total, ways
+from invertnb.chapters.kernels.counts import WINDOW, total, ways
 from invertnb.chapters.kernels.recorded import Compiled, missing
 from invertnb.chapters.kernels.roofline import Ceilings
 from invertnb.chapters.kernels.text import columns, two
@@ -53,9 +55,20 @@ class Commentary:
     def __repr__(self) -> str:
         return "\n".join(f"{code}\n    {words}" for code, words in self.rows)
 
-    def _repr_markdown_(self) -> str:
-        lines = [f"| `` {code.replace('|', chr(92) + '|')} `` | {words} |" for code, words in self.rows]
-        return "\n".join(["| code | what it does |", "|---|---|", *lines])
+    def _repr_html_(self) -> str:
+        # Markdown in an output has no tables in the built page.
+        rows = "".join(
+            f'<tr><th scope="row"><code>{escape(code)}</code></th><td>{_marked(words)}</td></tr>'
+            for code, words in self.rows
+        )
+        head = '<th scope="col">code</th><th scope="col">what it does</th>'
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        return f'<div class="ledger-records">{table}</div>'
+
+
+def _marked(words: str) -> str:
+    """Words with `code` in backticks as HTML."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(words))
 
 
 #: The kernel behind M_known, in the order of its lines.
@@ -111,30 +124,35 @@ def specifications() -> str:
             _, found, words = line.partition('"""Specification: ')
             if found:
                 lines.append((name, words.rstrip('"')))
-    return "\n".join(f"{name:12} {words}" for name, words in lines)
+    return "\n".join(f"{name}\n    {words}" for name, words in lines)
 
 
 def machine_code(compiled: Sequence[Compiled], ceilings: Ceilings) -> str:
     """What each kernel became, and for windowed ones the time of a window by memory and by issue."""
     if not compiled:
         return missing("machine code")
-    rows = [("", "registers", "spills", "shared B", "loads", "stores", "matrix")]
-    rows += [
-        (_label(c), str(c.registers), str(c.spills), str(c.shared), c.loads or "-", c.stores or "-",
-         str(c.matrix)) for c in compiled
-    ]  # fmt: skip
+    rows = [("", "registers", "spills", "shared B", "matrix", "loads", "stores")]
     timed = [("ps a window, derived", "instructions", "by memory", "by issue", "limit")]
-    for c in compiled:
-        if c.per_window is None or c.kernel not in ways(4):
-            continue
-        itemsize = 2 if c.dtype in ("bf16", "bfloat16", "fp16", "float16") else 4
-        memory = 4 * total(ways(itemsize)[c.kernel]["ours"]) / ceilings.copy
-        issue = c.per_window / ceilings.rates["instructions"]
-        limit = "memory" if memory > issue else "instructions"
-        timed.append((_label(c), two(c.per_window), two(1e12 * memory), two(1e12 * issue), limit))
+    for name in dict.fromkeys(c.kernel for c in compiled):
+        rows.append((name,))
+        same = [c for c in compiled if c.kernel == name]
+        rows += [
+            (_label(c), str(c.registers), str(c.spills), str(c.shared), str(c.matrix), c.loads or "-",
+             c.stores or "-") for c in same
+        ]  # fmt: skip
+        windowed = [c for c in same if c.per_window is not None and name in ways(4)]
+        timed += [(name,)] * bool(windowed) + [_window(c, ceilings) for c in windowed]
     text = f"compiled for sm_90 by Triton {compiled[0].triton}\n{columns(rows)}"
     return text if len(timed) == 1 else f"{text}\n\n{columns(timed)}"
 
 
+def _window(c: Compiled, ceilings: Ceilings) -> tuple[str, ...]:
+    itemsize = 2 if c.dtype in ("bf16", "bfloat16", "fp16", "float16") else 4
+    memory = WINDOW * total(ways(itemsize)[c.kernel]["ours"]) / ceilings.copy
+    issue = c.per_window / ceilings.rates["instructions"]
+    limit = "memory" if memory > issue else "instructions"
+    return (_label(c), two(c.per_window), two(1e12 * memory), two(1e12 * issue), limit)
+
+
 def _label(c: Compiled) -> str:
-    return ", ".join(part for part in (c.kernel, c.dtype, c.layout) if part)
+    return "  " + ", ".join(part for part in (c.dtype, c.layout) if part)

@@ -38,15 +38,20 @@ def seconds(value: float | None) -> str:
     return "-" if value is None else rate(value, "s")
 
 
-def columns(rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """Rows of words as aligned columns, the first `left` of them to the left, the others right."""
+def columns(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of words as aligned columns, the first to the left, the others right.
+
+    A row of one word is a heading: it stands by itself and does not widen the first column.
+    """
     rows = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    whole = [row for row in rows if len(row) > 1]
+    widths = [max(map(len, cells)) for cells in zip(*whole, strict=True)]
     lines = []
     for row in rows:
-        cells = [
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
+        if len(row) == 1:
+            lines.append(row[0])
+            continue
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[0] = row[0].ljust(widths[0])
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
