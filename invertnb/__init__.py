@@ -4,6 +4,7 @@ from invertnb import rip, theory
 from invertnb.coherence import coherence
 from invertnb.encoder import Moments, encode, response_moments
 from invertnb.iht import IHTResult, iht
+from invertnb.lasso import LassoResult, lasso
 from invertnb.least_squares import least_squares
 from invertnb.model import ModelSparse, Projection
 from invertnb.operators import FilterBank, adjoint_test
@@ -11,6 +12,7 @@ from invertnb.operators import FilterBank, adjoint_test
 __all__ = [
     "FilterBank",
     "IHTResult",
+    "LassoResult",
     "ModelSparse",
     "Moments",
     "Projection",
@@ -18,6 +20,7 @@ __all__ = [
     "coherence",
     "encode",
     "iht",
+    "lasso",
     "least_squares",
     "response_moments",
     "rip",
