@@ -63,6 +63,10 @@ def draw_ratios(recorded: Recorded, kernels: Sequence[str]) -> Figure:
                 color=PALETTE[COLOURS[run.kind]])  # fmt: skip
         text = f" {two(row.ratio)}x, {seconds(row.seconds / row.items)} an item"
         ax.text(max(row.ratio, 1), position + shift, text, va="center", fontsize=8.5)
+    for run in runs if both else ():
+        ax.barh(0, 0, left=1, color=PALETTE[COLOURS[run.kind]], label=run.name)
+    if both:
+        fig.legend(frameon=False, fontsize=9, ncols=2, loc="outside upper center")
     ax.set_yticks(range(len(labels)), [f"{name}:" if head else name for name, head in labels])
     for tick, (_, head) in zip(ax.get_yticklabels(), labels, strict=True):
         if head:

@@ -173,7 +173,7 @@ def _panel(ax: Axes, run: Recording | None, kind: str) -> None:
                 color=MUTED, fontsize=9.5)  # fmt: skip
         return
     for each in compare(run):
-        if each.way == "eager" or each.dtype == "bfloat16" and kind == "cpu":
+        if each.way == "eager" or each.dtype != "float32":
             continue
         colour = PALETTE[COLOURS[each.task]]
         # Beside each other where tasks have the same prediction.

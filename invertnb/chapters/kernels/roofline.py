@@ -127,13 +127,16 @@ def _gpu_panel(ax: Axes, operations: Sequence[Operation], run: Recording | None)
     _roof(ax, ceilings)
     points = [(each.intensity, ceilings.bound(each)[1]) for each in operations]
     _marks(ax, operations, points, filled=False)
+    low = 2e12
     if run is None:
         note = "GPU: derived ceilings;\nhollow: what they allow;\nrecorded on a GPU: none yet"
     else:
-        _marks(ax, operations, [measured(each, run) for each in operations], filled=True)
+        found = [measured(each, run) for each in operations]
+        _marks(ax, operations, found, filled=True)
+        low = min([low, *(point[1] for point in found if point)])
         note = f"derived ceilings;\nfilled: recorded on\n{run.name}"
     ax.text(0.97, 0.03, note, transform=ax.transAxes, ha="right", va="bottom", fontsize=9, color=MUTED)
-    ax.set_ylim(5e11, 2e15)
+    ax.set_ylim(low / 5, 2e15)
 
 
 def _cpu_panel(ax: Axes, operations: Sequence[Operation], run: Recording | None) -> None:
