@@ -24,8 +24,8 @@ def encode(
     convolution, batch norm with learnable scale and bias, ReLU, 2 x 2 max pooling. NaN propagates;
     responses beyond the last whole window are dropped, as in torch's max_pool2d.
 
-    One product with the patches of x, pooled as it is made, for filters of few entries: on a CUDA
-    device a Triton kernel up to M l^2 = 160 (not for float64), on the CPU plain PyTorch up to 128
+    One product with the patches of x, pooled as it is made, for filters of few entries: on an NVIDIA
+    GPU from sm_90 on a Triton kernel up to M l^2 = 160 (not for float64), on the CPU plain PyTorch up to 128
     where x and weight need no gradient. Everything else, and what torch.compile traces on the CPU,
     is convolution, pooling, then scale, bias and ReLU on the pooled values. Sums are made in
     float32 at least; float32 on a CUDA device multiplies in TF32 where

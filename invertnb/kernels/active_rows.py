@@ -151,7 +151,7 @@ class ActiveRows:
 
     def largest(self, u: Tensor) -> Tensor:
         """The largest magnitudes, (batch,)."""
-        if self.layout.batch == 1:
+        if self.layout.batch == 1 and len(u):
             return torch.linalg.vector_norm(u, torch.inf).view(1)
         zeros = u.new_zeros(self.layout.batch)
         return zeros.scatter_reduce(0, self.sample, u.abs(), "amax")

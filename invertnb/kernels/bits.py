@@ -14,12 +14,19 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from invertnb.kernels.pooling import Geometry
+
 INTEGERS = {
     torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32,
     torch.float64: torch.int64,
 }  # fmt: skip
 WIDER = {torch.int16: torch.int32, torch.int32: torch.int64}
 CHUNK = 2**18  # entries worked on at a time: they and their masks stay in the second-level cache
+
+
+def few(g: Geometry) -> bool:
+    """Whether a window has so few entries that their masks cost less than a library's search."""
+    return g.place_count <= (4 if g.inner > 1 else 8)
 
 
 def tiles(z: Tensor, rows: int, p: int, columns: int, q: int) -> Tensor:

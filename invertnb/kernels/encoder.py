@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invertnb.kernels.launch import INTERPRET, jit, on_device, tl, use_triton
+from invertnb.kernels.launch import INTERPRET, jit, on_device, roomy, tl, transformed, use_triton
 from invertnb.kernels.patches import filter_rows, pooled_size, window_patches
 
 # Up to this many entries M l^2 of a filter (RGB up to 7 x 7) the kernel's product with explicit
@@ -55,8 +55,9 @@ def encode(
 
 
 def takes(x: Tensor, weight: Tensor) -> bool:
-    """Whether the Triton kernel takes this layer: few channels, and no float64."""
-    return use_triton(x) and x.dtype != torch.float64 and weight[0].numel() <= FEW
+    """Whether the Triton kernel takes this layer: few channels, no float64, from sm_90 on."""
+    few = x.dtype != torch.float64 and weight[0].numel() <= FEW
+    return few and use_triton(x) and roomy(x) and not transformed()
 
 
 def encode_torch(
@@ -95,7 +96,7 @@ def _pooled(x: Tensor, weight: Tensor, window: int, padding: int, stride: int) -
     """The largest response of every window."""
     followed = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     few = weight[0].numel() <= FEW_CPU and x.device.type == "cpu"
-    if few and not followed and not torch.compiler.is_compiling():
+    if few and not followed and not transformed() and not torch.compiler.is_compiling():
         return _pooled_products(x, weight, window, padding, stride)
     # On the CPU max_pool2d runs along the channels in this layout, and is many times faster.
     x = x.contiguous(memory_format=torch.channels_last)

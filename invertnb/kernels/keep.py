@@ -11,13 +11,13 @@ from torch import Tensor
 
 from invertnb import check
 from invertnb.kernels import bits
-from invertnb.kernels.launch import blocks_of, jit, on_device, tl, use_triton
+from invertnb.kernels.launch import blocks_of, jit, on_device, tl, transformed, use_triton
 from invertnb.kernels.pool_switch import BY, UNROLLED, pool_switch, pool_switch_naive
 from invertnb.kernels.pooling import (
-    Block, Geometry, check_code, crop, dense, empty, float_key, geometry, is_last, pair_place,
+    SAMPLE, Block, Geometry, check_code, crop, dense, empty, float_key, geometry, is_last, pair_place,
     window_place, windows_of,
 )  # fmt: skip
-from invertnb.kernels.threshold import Threshold
+from invertnb.kernels.threshold import Threshold, check_threshold
 from invertnb.kernels.unpool import kept_of, unpool, unpool_naive
 
 
@@ -45,13 +45,13 @@ def keep(
     """
     check_code("z", z, block)
     check.choice("by", by, BY)
-    plain = not use_triton(z)
-    if (torch.is_grad_enabled() and z.requires_grad) or (torch.compiler.is_compiling() and plain):
-        return _in_two(z, block, by, threshold)
-    if plain and threshold is not None:
+    followed = transformed() or (torch.is_grad_enabled() and z.requires_grad)
+    # Without a kernel the threshold is applied to the pooled quarter.
+    apart = not use_triton(z) and (torch.compiler.is_compiling() or threshold is not None)
+    if followed or apart:
         return _in_two(z, block, by, threshold)
     p, q = (0, block) if isinstance(block, int) else block
-    level, last_equal = (None, None) if threshold is None else threshold
+    level, last_equal = (None, None) if threshold is None else check_threshold(threshold, z)
     return torch.ops.invertnb.keep(z, p, q, by == "signed", level, last_equal)
 
 
@@ -66,17 +66,17 @@ def _op(
     z: Tensor, p: int, q: int, signed: bool, level: Tensor | None, last_equal: Tensor | None
 ) -> Tensor:
     block, last, z = ((p, q) if p else q), is_last(z), dense(z)
-    g = geometry(z.shape, last, block)
-    unrolled = g.place_count <= UNROLLED
     if not z.numel():
         return empty(z.shape, last, z.dtype, z.device)
-    if use_triton(z) and unrolled and z[0].numel() < 2**31:
+    g = geometry(z.shape, last, block)
+    kernel = use_triton(z) and g.place_count <= UNROLLED and z[0].numel() < SAMPLE
+    if kernel:
         code = empty(z.shape, last, z.dtype, z.device)
         if g.rows * g.p < g.height or g.columns * g.q < g.width:
             code.zero_()
         _launch(z, code, g, signed, level, last_equal)
         return code
-    if not unrolled or level is not None:
+    if level is not None or not bits.few(g):
         rule = None if level is None else Threshold(level, last_equal)
         return _in_two(z, block, "signed" if signed else "abs", rule)
     whole = crop(z, block)

@@ -34,8 +34,24 @@ def jit(function: Callable) -> Any:
 
 
 def use_triton(x: Tensor) -> bool:
-    """Whether the Triton kernel takes this tensor: on CUDA, or under the interpreter."""
-    return triton is not None and (x.is_cuda or INTERPRET) and x.dtype in DTYPES
+    """Whether a Triton kernel takes this tensor: on an NVIDIA GPU, or under the interpreter."""
+    here = INTERPRET or (x.is_cuda and torch.version.hip is None)
+    return triton is not None and here and x.dtype in DTYPES
+
+
+def roomy(x: Tensor) -> bool:
+    """Whether a program has the shared memory and registers of sm_90, for which kernels are sized."""
+    if INTERPRET or not torch.cuda.is_available():  # without a device x is a fake tensor
+        return True
+    return torch.cuda.get_device_capability(x.device) >= (9, 0)
+
+
+def transformed() -> bool:
+    """Whether `torch.func` or forward-mode differentiation is at work, which no custom op knows of.
+
+    The plain forms are differentiable in every way, and are taken then.
+    """
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
 def blocks_of(count: int, block: int) -> tuple[int]:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from invertnb import check
 from invertnb.kernels import bits
-from invertnb.kernels.launch import blocks_of, jit, on_device, tl, use_triton
+from invertnb.kernels.launch import blocks_of, jit, on_device, tl, transformed, use_triton
 from invertnb.kernels.pooling import (
-    Block, Geometry, cells, check_code, crop, dense, empty, float_key, geometry, is_last, pair_place,
+    SAMPLE, Block, Geometry, cells, check_code, crop, dense, empty, float_key, geometry, is_last, pair_place,
     pooled_shape, switch_dtype, window_place, windows_of,
 )  # fmt: skip
 
@@ -39,7 +39,8 @@ def pool_switch(z: Tensor, block: Block, by: str = "abs") -> tuple[Tensor, Tenso
 
     Args:
         z: codes (batch, K, n) or (batch, K, n1, n2), float16, bfloat16, float32 or float64, any
-            strides. The result has its layout: channels_last for channels_last, else contiguous.
+            strides. The result has its layout: channels_last for channels_last, else contiguous
+            (compiled on the CPU, the compiler's).
         block: length of a block, or (p, q). Entries beyond the last whole block belong to none.
         by: "abs" for the largest magnitude with its sign, "signed" for the largest value.
 
@@ -53,14 +54,14 @@ def pool_switch(z: Tensor, block: Block, by: str = "abs") -> tuple[Tensor, Tenso
     """
     check_code("z", z, block)
     check.choice("by", by, BY)
-    if torch.compiler.is_compiling() and not use_triton(z):
-        return _traced(z, block, by)
+    if transformed() or (torch.compiler.is_compiling() and not use_triton(z)):
+        return _plain(z, block, by)
     p, q = (0, block) if isinstance(block, int) else block
     return torch.ops.invertnb.pool_switch(z, p, q, by == "signed")
 
 
-def _traced(z: Tensor, block: Block, by: str) -> tuple[Tensor, Tensor]:
-    """Plain PyTorch on the CPU for `torch.compile`, which fuses it; gradients by autograd."""
+def _plain(z: Tensor, block: Block, by: str) -> tuple[Tensor, Tensor]:
+    """Plain PyTorch: traced and fused by `torch.compile`, differentiable in every mode."""
     if isinstance(block, int):
         values, switches = pool_switch_naive(z, block, by)
         return values, switches.to(switch_dtype(block))
@@ -82,10 +83,10 @@ def _op(z: Tensor, p: int, q: int, signed: bool) -> tuple[Tensor, Tensor]:
     if not values.numel():
         return values, switches
     g = geometry(z.shape, last, block)
-    if use_triton(z) and g.place_count <= WIDEST and z[0].numel() < 2**31:
+    if use_triton(z) and g.place_count <= WIDEST and z[0].numel() < SAMPLE:
         _launch(z, values, switches, g, signed)
-    elif g.place_count > UNROLLED:  # the masks of so many places cost more than a search
-        some, place = pool_switch_naive(z, block, "signed" if signed else "abs")
+    elif not bits.few(g):
+        some, place = _plain(z, block, "signed" if signed else "abs")
         values.copy_(some)
         switches.copy_(place)
     else:

@@ -45,6 +45,8 @@ def crop(z: Tensor, block: Block) -> Tensor:
 class Geometry(NamedTuple):
     """A code as an array (planes, height, width, inner) of windows p x q, (rows, columns) a plane.
 
+    A kernel is compiled for the extents of a plane, so once for each size of image.
+
     A contiguous code has a plane for each filter of each sample and inner = 1; a channels_last one
     has a plane for each sample and inner = K. A block of a signal is a window of one row.
     """
@@ -118,9 +120,16 @@ def windows_of(z: Tensor, g: Geometry) -> int:
     """Windows of a program of 4 warps, so that a thread moves 16 bytes at a time.
 
     A row of a paired window is two entries. More windows would make the compiler pass values and
-    switches between threads, through shared memory.
+    switches between threads, through shared memory; and of large windows whose entries come one by
+    one a thread holds one, or it runs out of registers.
     """
+    if g.inner == 1 and not g.paired and g.place_count > 8:
+        return 128
     return (1024 if g.paired else 2048) // z.element_size()
+
+
+# Offsets inside a sample are 32 bits wide, those of lanes beyond its end included.
+SAMPLE = 2**31 - 2**20
 
 
 def check_code(name: str, z: Tensor, block: Block) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from invertnb import check
 from invertnb.kernels.bits import INTEGERS
 from invertnb.kernels.pooling import dense, is_last
 
@@ -38,11 +39,26 @@ def threshold(values: Tensor, k: int) -> Threshold:
     level = keys.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
     wanted = k - (keys > level).sum(1, keepdim=True)
     last = torch.full_like(wanted, keys.shape[1])
-    if torch.compiler.is_compiling() or ((keys == level).sum(1, keepdim=True) > wanted).any():
+    # Are there more equals than wanted? The question would wait for a GPU, and costs less here.
+    always = values.is_cuda or torch.compiler.is_compiling()
+    if always or ((keys == level).sum(1, keepdim=True) > wanted).any():
         equal = _keys(values.contiguous()) == level
         # The index of the last of the equals that is wanted: all before it have a smaller count.
         last = (equal.cumsum(1) < wanted).sum(1, keepdim=True)
     return Threshold(level.squeeze(1).contiguous().view(values.dtype), last.squeeze(1))
+
+
+def check_threshold(rule: Threshold, values: Tensor) -> Threshold:
+    """The rule, contiguous, for pooled values of a batch.
+
+    Raises:
+        ValueError: no level of the values' dtype and device for each sample.
+    """
+    shape, on = (len(values),), f"of shape ({len(values)},) on {values.device}"
+    for name, part, dtype in zip(rule._fields, rule, (values.dtype, torch.int64), strict=True):
+        if part.shape != shape or part.dtype != dtype or part.device != values.device:
+            check.fail(name, part, f"a {str(dtype).removeprefix('torch.')} tensor {on}")
+    return Threshold(*(part.contiguous() for part in rule))
 
 
 def at_least(values: Tensor, rule: Threshold) -> Tensor:
@@ -50,8 +66,7 @@ def at_least(values: Tensor, rule: Threshold) -> Tensor:
     bits = _bits(values.detach())
     ones = (-1, *(1,) * (values.dim() - 1))
     level = rule.level.view(INTEGERS[values.dtype]).view(ones)
-    count = values[0].numel() if len(values) else 0
-    index = torch.arange(count, device=values.device).view(values.shape[1:])
+    index = torch.arange(values.shape[1:].numel(), device=values.device).view(values.shape[1:])
     return (bits > level) | ((bits == level) & (index <= rule.last_equal.view(ones)))
 
 
@@ -63,4 +78,4 @@ def _bits(values: Tensor) -> Tensor:
 def _keys(values: Tensor) -> Tensor:
     """Integers that sort like the magnitudes, (batch, entries), in the order of memory."""
     values = dense(values.detach())
-    return _bits(values.permute(0, 2, 3, 1) if is_last(values) else values).reshape(len(values), -1)
+    return _bits(values.permute(0, 2, 3, 1) if is_last(values) else values).flatten(1)

@@ -12,14 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invertnb import check
-from invertnb.kernels.launch import DTYPES, blocks_of, jit, on_device, tl, use_triton
+from invertnb.kernels import bits
+from invertnb.kernels.launch import (
+    DTYPES, blocks_of, jit, on_device, tl, transformed, use_triton,
+)  # fmt: skip
 from invertnb.kernels.pooling import (
-    Block, Geometry, cells, crop, dense, empty, float_key, geometry, is_last, pair_place,
+    SAMPLE, Block, Geometry, cells, check_code, crop, dense, empty, float_key, geometry, is_last, pair_place,
     pooled_shape, uncells, window_place, windows_of,
 )  # fmt: skip
-from invertnb.kernels.threshold import Threshold, at_least
+from invertnb.kernels.threshold import Threshold, at_least, check_threshold
 
-UNROLLED = 16
+UNROLLED, MANY = 16, 64
+SWITCHES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def unpool_naive(
@@ -56,23 +60,42 @@ def unpool(
         The code (batch, K, n) or (batch, K, n1, n2). Differentiable in the values.
 
     Raises:
-        ValueError: shapes, dtypes or devices that do not fit, a switch outside its block.
+        ValueError: shapes, dtypes or devices that do not fit, a switch outside its block. Inside
+            `torch.compile` and `torch.func` values cannot be looked at; such a switch is as if
+            trusted there.
     """
-    size = _check(values, switches, block, size, trusted or torch.compiler.is_compiling())
+    unseen = transformed() or torch.compiler.is_compiling()
+    size = _check(values, switches, block, size, trusted or unseen)
+    if threshold is not None:
+        threshold = check_threshold(threshold, values)
     p, q = (0, block) if isinstance(block, int) else block
-    if not use_triton(values) or (torch.is_grad_enabled() and values.requires_grad):
+    followed = transformed() or (torch.is_grad_enabled() and values.requires_grad)
+    if followed or not use_triton(values):
         if threshold is not None:
             # The choice of the k largest is no function to differentiate: the kept ones pass.
             values = torch.where(at_least(values, threshold), values, 0.0)
             threshold = None
-        if torch.compiler.is_compiling() and not use_triton(values):
-            return unpool_naive(values, switches, block, size)
+        if transformed() or (torch.compiler.is_compiling() and not use_triton(values)):
+            return unpool_naive(values, switches, block, tuple(size))
     level, last_equal = (None, None) if threshold is None else threshold
     return torch.ops.invertnb.unpool(values, switches, p, q, size, level, last_equal)
 
 
 def pick(g: Tensor, switches: Tensor, block: Block) -> Tensor:
-    """The entries of a code at given switches: the adjoint of `unpool`. Arguments as there."""
+    """The entries of a code g at given switches: the adjoint of `unpool`; 0 for one outside.
+
+    Args:
+        g: a code (batch, K, n) or (batch, K, n1, n2), in a dtype of `unpool`, any strides.
+        switches: integers (batch, K, blocks...) on its device.
+        block: length of a block, or (p, q).
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit.
+    """
+    check_code("g", g, block)
+    _check_switches(switches, pooled_shape(g.shape, block), g.device)
+    if transformed():
+        return _pick_plain(g, switches, block)
     p, q = (0, block) if isinstance(block, int) else block
     return torch.ops.invertnb.pick(g, switches, p, q)
 
@@ -89,9 +112,7 @@ def _check(
         check.fail("values", values, f"a tensor of {2 + len(lengths)} dimensions (batch, K, blocks...)")
     if values.dtype not in DTYPES:
         check.fail("values", values, "float16, bfloat16, float32 or float64")
-    fits = isinstance(switches, Tensor) and not (switches.is_floating_point() or switches.is_complex())
-    if not fits or switches.shape != values.shape or switches.device != values.device:
-        check.fail("switches", switches, f"integers of shape {tuple(values.shape)} on {values.device}")
+    _check_switches(switches, values.shape, values.device)
     least = [side * length for side, length in zip(values.shape[2:], lengths, strict=True)]
     size = least if size is None else list(size)
     blocks = [side // length for side, length in zip(size, lengths, strict=False)]
@@ -101,6 +122,12 @@ def _check(
     if not trusted and (bad := _outside(switches, count)) is not None:
         check.fail("switches", bad, f"positions from 0 to {count - 1}")
     return size
+
+
+def _check_switches(switches: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    fits = isinstance(switches, Tensor) and switches.dtype in SWITCHES
+    if not fits or switches.shape != shape or switches.device != device:
+        check.fail("switches", switches, f"uint8 or int8 to int64 of shape {tuple(shape)} on {device}")
 
 
 def _outside(switches: Tensor, count: int) -> int | None:
@@ -125,7 +152,7 @@ def _op(
     if not values.numel():
         return code.zero_()
     g = geometry(shape, last, block)
-    if use_triton(values) and code[0].numel() < 2**31:
+    if use_triton(values) and code[0].numel() < SAMPLE:
         switches = switches.contiguous(memory_format=_format(last))
         if g.rows * g.p < g.height or g.columns * g.q < g.width:
             code.zero_()
@@ -133,27 +160,31 @@ def _op(
         return code
     if level is not None:
         values = torch.where(at_least(values, Threshold(level, last_equal)), values, 0.0)
-    if _outside(switches, g.place_count) is not None:
-        inside = (switches >= 0) & (switches < g.place_count)
-        values, switches = torch.where(inside, values, 0.0), torch.where(inside, switches, 0)
-    if not p:
+    inside = None if switches.dtype == torch.uint8 else (switches >= 0) & (switches < g.place_count)
+    if not p and q > UNROLLED:  # a pass for each place would cost more than a scatter
+        inside = switches < q if inside is None else inside
+        place = torch.where(inside, switches, 0).long().unsqueeze(-1)
         whole = values.new_zeros(*values.shape, q)
-        whole.scatter_(-1, switches.long().unsqueeze(-1), values.unsqueeze(-1))
-        return _fill(code, whole.flatten(-2))
-    height, width = size
-    # max_unpool2d counts along the whole image: row * width + column.
-    rows = torch.arange(g.rows, device=values.device).unsqueeze(1) * (p * width)
-    corner = rows + torch.arange(g.columns, device=values.device) * q
-    flat = switches.to(torch.int64, copy=True)
-    down = flat >> q.bit_length() - 1 if q & (q - 1) == 0 else flat // q
-    flat += down.mul_(width - q).add_(corner)
-    return F.max_unpool2d(values, flat, block, output_size=size)
-
-
-def _fill(code: Tensor, whole: Tensor) -> Tensor:
-    if code.shape == whole.shape:
-        return whole
-    code.zero_()[..., : whole.shape[-1]] = whole
+        whole.scatter_(-1, place, torch.where(inside, values, 0.0).unsqueeze(-1))
+        crop(code, q).copy_(whole.flatten(-2))
+    elif g.place_count > MANY:
+        crop(code, block).copy_(unpool_naive(values, switches, block))
+    else:
+        if inside is not None:  # a place that no entry has, and that every type can hold
+            switches = torch.where(inside, switches, g.place_count)
+        switches = switches.contiguous(memory_format=_format(last))
+        whole = crop(code, block)
+        cut = whole.shape != code.shape
+        target = empty(whole.shape, last, code.dtype, code.device) if cut else code
+        view = [t.permute(0, 2, 3, 1) if last else t for t in (values, switches, target)]
+        pooled = (g.planes * g.rows, g.columns, g.inner)
+        tiles = bits.tiles(view[2], pooled[0], g.p, g.columns, g.q)
+        bits.unpool(view[0].view(tiles.dtype).view(pooled), view[1].view(pooled), tiles)
+        if cut:
+            whole.copy_(target)
+    code[..., g.columns * g.q :] = 0
+    if p:
+        code[..., g.rows * g.p :, :] = 0
     return code
 
 
@@ -190,15 +221,18 @@ def _pick_op(g: Tensor, switches: Tensor, p: int, q: int) -> Tensor:
     values = empty(switches.shape, last, g.dtype, g.device)
     if not values.numel():
         return values
-    if use_triton(g) and g[0].numel() < 2**31:
+    if use_triton(g) and g[0].numel() < SAMPLE:
         switches = switches.contiguous(memory_format=_format(last))
         _launch_pick(g, switches, values, geometry(g.shape, last, block))
         return values
+    return values.copy_(_pick_plain(g, switches, block))
+
+
+def _pick_plain(g: Tensor, switches: Tensor, block: Block) -> Tensor:
     place = switches.long()
-    count = p * q if p else q
-    inside = (place >= 0) & (place < count)
-    entries = cells(crop(g, block), block).gather(-1, place.where(inside, 0).unsqueeze(-1)).squeeze(-1)
-    return values.copy_(torch.where(inside, entries, 0.0))
+    inside = (place >= 0) & (place < (block if isinstance(block, int) else block[0] * block[1]))
+    at = place.where(inside, 0).unsqueeze(-1)
+    return torch.where(inside, cells(crop(g, block), block).gather(-1, at).squeeze(-1), 0.0)
 
 
 @_pick_op.register_fake
@@ -282,7 +316,7 @@ def _kernel(
         base, offset = window_place(first, BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
     live = first + lane < windows
     value = tl.load(values + first + lane, mask=live, other=0.0)
-    place = tl.load(switches + first + lane, mask=live, other=0).to(tl.int32)
+    place = tl.load(switches + first + lane, mask=live, other=0)
     if HAS_LEVEL:
         kept = kept_of(value, first + lane, live, level, last_equal, per_sample, INNER, ROWS * COLUMNS)
         value = tl.where(kept, value, 0.0)
@@ -315,7 +349,7 @@ def _entry_kernel(
     plane, y = line // (ROWS * P), line % (ROWS * P)
     window = ((plane * ROWS + y // P) * COLUMNS + x // Q) * INNER + inner
     value = tl.load(values + window, mask=live, other=0.0)
-    place = tl.load(switches + window, mask=live, other=0).to(tl.int32)
+    place = tl.load(switches + window, mask=live, other=0)
     if HAS_LEVEL:
         kept = kept_of(value, window, live, level, last_equal, per_sample, INNER, ROWS * COLUMNS)
         value = tl.where(kept, value, 0.0)
@@ -333,7 +367,8 @@ def _pick_kernel(
     first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     base, offset = window_place(first, BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
     live = first + lane < windows
-    place = tl.load(switches + first + lane, mask=live, other=0).to(tl.int32)
-    inside = live & (place >= 0) & (place < P * Q)
+    place = tl.load(switches + first + lane, mask=live, other=0)
+    inside = live & (place >= 0) & (place < P * Q)  # before it is made narrow
+    place = place.to(tl.int32)
     at = g + base + (offset + ((place // Q) * WIDTH + place % Q) * INNER)
     tl.store(values + first + lane, tl.load(at, mask=inside, other=0.0), mask=live)

@@ -58,6 +58,15 @@ def test_pooling_is_exact_or_not_timed():
         pooling.exactly(torch.ones(3), torch.tensor([1.0, 2.0, 1.0]))
 
 
+def test_a_form_that_keeps_ties_may_do_nothing_else():
+    one = torch.tensor([[[[3.0, 0.0], [0.0, 0.0]]]])
+    assert pooling.but_for_ties(one, torch.tensor([[[[3.0, -3.0], [0.0, 0.0]]]])) == "keeps 1 ties more"
+    assert pooling.but_for_ties(one, one) == ""
+    for wrong in ([[3.0, -2.0], [0.0, 0.0]], [[0.0, 3.0], [0.0, 0.0]]):
+        with pytest.raises(AssertionError, match="no tie"):
+            pooling.but_for_ties(one, torch.tensor([[wrong]]))
+
+
 @pytest.fixture
 def small(monkeypatch):
     """Small sizes, so that all ways of all tasks can be checked here."""

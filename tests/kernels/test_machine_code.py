@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from invertnb.kernels import keep, pool_switch, unpool
 from invertnb.kernels.launch import INTERPRET, jit, tl, triton
+from invertnb.kernels.pooling import geometry, windows_of
 from invertnb.kernels.machine_code import SHARED_LIMIT, counts, machine_code
 
 pytestmark = [
@@ -47,6 +49,21 @@ def test_the_threshold_costs_no_wide_access(dtype, last, paired):
         assert code.spills == 0 and code.shared <= SHARED_LIMIT and code.registers <= 128
         if last or paired:
             assert set(code.stores) == {128}
+
+
+@pytest.mark.parametrize("size, block", [((224, 224), (4, 4)), ((222, 220), (3, 5)), ((1, 221), (1, 13))])
+@pytest.mark.parametrize("signed", [False, True])
+def test_larger_windows_do_not_run_out_of_registers(signed, size, block):
+    code = machine_code(
+        keep._kernel,
+        {"z": "*bf16", "code": "*bf16", "level": "*bf16", "last_equal": "*i64", "windows": "i32",
+         "per_sample": "i32"},
+        {"HEIGHT": size[0], "WIDTH": size[1], "INNER": 1, "ROWS": size[0] // block[0],
+         "COLUMNS": size[1] // block[1], "P": block[0], "Q": block[1], "PAIRED": False, "SIGNED": signed,
+         "HAS_LEVEL": True, "BLOCK": windows_of(torch.empty(0, dtype=torch.bfloat16), geometry(
+             (1, 1, *size), False, block))},
+    )  # fmt: skip
+    assert code.spills == 0
 
 
 def test_large_windows_fit():

@@ -13,7 +13,7 @@ from invertnb.kernels.launch import INTERPRET, jit, tl, triton
 from invertnb.kernels.pool_switch import pool_switch, pool_switch_naive
 from invertnb.kernels.pooling import pair_place, window_place
 from invertnb.kernels.selection import largest
-from invertnb.kernels.threshold import at_least, threshold
+from invertnb.kernels.threshold import Threshold, at_least, threshold
 from invertnb.kernels.unpool import pick, unpool, unpool_naive
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -190,6 +190,100 @@ def test_bad_pooled_codes(change, message):
         unpool(**arguments | change)
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"g": torch.zeros(2, 3, 4)}, "g = float32 tensor"),
+        ({"switches": torch.zeros(2, 3, 3, 2, dtype=torch.uint8)}, "switches = uint8 tensor of shape"),
+        ({"switches": torch.zeros(2, 3, 2, 2, dtype=torch.uint16)}, "switches = uint16"),
+    ],
+)
+def test_bad_picks(change, message):
+    arguments = {"g": torch.zeros(2, 3, 4, 4), "block": (2, 2),
+                 "switches": torch.zeros(2, 3, 2, 2, dtype=torch.uint8)}  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        pick(**arguments | change)
+
+
+@pytest.mark.parametrize(
+    "level, last_equal, message",
+    [
+        (torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.int64), "level = float64"),
+        (torch.ones(1), torch.ones(2, dtype=torch.int64), r"level = float32 tensor of shape \(1,\)"),
+        (torch.ones(2), torch.ones(2, dtype=torch.int32), "last_equal = int32"),
+    ],
+)
+def test_bad_thresholds(level, last_equal, message):
+    rule = Threshold(level, last_equal)
+    with pytest.raises(ValueError, match=message):
+        unpool(torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2, dtype=torch.uint8), (2, 2), threshold=rule)
+    with pytest.raises(ValueError, match=message):
+        keep(torch.zeros(2, 3, 4, 4), (2, 2), threshold=rule)
+
+
+def test_a_threshold_of_any_strides(device):
+    z = with_ties((2, 3, 4, 4), device=device)
+    values, switches = pool_switch(z, (2, 2))
+    rule = threshold(values, 3)
+    apart = Threshold(*(torch.stack([part, part], 1)[:, 0] for part in rule))
+    assert torch.equal(keep(z, (2, 2), threshold=apart), keep(z, (2, 2), threshold=rule))
+    assert all(part.shape == (0,) for part in threshold(values[:0], 2))
+    assert keep(z[:0], (2, 2), threshold=threshold(values[:0], 2)).shape == (0, 3, 4, 4)
+
+
+def test_switches_are_compared_before_they_are_made_narrow(device):
+    values, far = torch.ones(1, 1, 2, 2, device=device), torch.full((1, 1, 2, 2), 2**32 + 1, device=device)
+    assert unpool(values, far, (2, 2), trusted=True).sum() == 0
+    assert pick(torch.ones(1, 1, 4, 4, device=device), far, (2, 2)).sum() == 0
+
+
+def test_large_windows_of_negative_values(device):
+    z = -1 - torch.rand(2, 3, 12, 20, generator=torch.Generator().manual_seed(2)).to(device)
+    for some, block in ((z, (6, 5)), (z.double(), (6, 5)), (z.flatten(2), 20)):
+        values, switches = pool_switch(some, block, "signed")
+        expected = pool_switch_naive(some, block, "signed")
+        assert torch.equal(values, expected[0]) and torch.equal(switches.long(), expected[1])
+
+
+def test_picks_by_switches_in_another_layout(device):
+    z = with_ties((2, 3, 6, 8), device=device)
+    switches = pool_switch(z, (2, 2))[1]
+    turned = switches.contiguous(memory_format=LAST)
+    assert torch.equal(pick(z, turned, (2, 2)), pick(z, switches, (2, 2)))
+    assert torch.equal(pick(z, switches.mT.contiguous().mT, (2, 2)), pick(z, switches, (2, 2)))
+
+
+def test_the_same_with_deterministic_algorithms(device):
+    z = with_ties((2, 3, 6, 8), device=device).requires_grad_()
+    torch.use_deterministic_algorithms(True)
+    try:
+        code = unpool(*pool_switch(z, (2, 2)), (2, 2))
+        code.sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(code, keep_naive(z, (2, 2))) and z.grad.sum() == code.numel() // 4
+
+
+@pytest.mark.parametrize("block", [(2, 2), (3, 2)])
+def test_transforms_of_functions(block, device):
+    z = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(device)
+    v = torch.randn(z.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64).to(device)
+    switches = pool_switch(z, block)[1]
+    for function in (
+        lambda z: keep(z, block),
+        lambda z: pool_switch(z, block)[0],
+        lambda z: unpool(pool_switch(z, block)[0], switches, block),
+        lambda z: pick(z, switches, block),
+    ):
+        out, tangent = torch.func.jvp(function, (z,), (v,))
+        assert torch.equal(out, function(z))
+        # All four are linear where no switch changes, and a small step changes none.
+        torch.testing.assert_close(tangent, (function(z + 1e-6 * v) - function(z)) / 1e-6, atol=1e-7, rtol=1e-7)
+        leaf = z.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(function(leaf).square().sum(), leaf)
+        assert torch.equal(torch.func.grad(lambda z: function(z).square().sum())(z), expected)
+
+
 def test_no_level_for_more_than_there_is():
     with pytest.raises(ValueError, match="k = 5: expected 1 to 4"):
         threshold(torch.zeros(1, 2, 2), 5)
@@ -240,6 +334,8 @@ def test_the_ops_keep_their_promises(layout, device):
     opcheck(OPS.unpool.default, (values, switches, 2, 2, [5, 7], level, last_equal))
     opcheck(OPS.pick.default, (z.clone().requires_grad_(), switches, 2, 2))
     opcheck(OPS.keep.default, (z, 2, 2, False, None, None))
+    small = with_ties((2, 3, 2, 2), layout=layout, device=device)  # one window: both layouts at once
+    opcheck(OPS.unpool.default, (*pool_switch(small, (2, 2)), 2, 2, [2, 2], None, None))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -30,8 +30,9 @@ FIELDS = (
 
 def tasks(device: str, topics: Iterable[str] = TOPICS) -> Iterator[Task]:
     """The tasks of some topics."""
-    for topic in topics:
-        yield from importlib.import_module(f".{topic}", __name__).tasks(device)
+    modules = [importlib.import_module(f".{topic}", __name__) for topic in topics]
+    for module in modules:
+        yield from module.tasks(device)
 
 
 def run(device: str, topics: Iterable[str], ceiling: Ceiling) -> Iterator[Timing]:

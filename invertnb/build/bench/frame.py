@@ -32,6 +32,7 @@ class Task:
             checked against and their ratios refer to. A way may raise `Unavailable`.
         agree: called with the first way's result and another's; raises AssertionError, saying how
             far they are apart, or returns a word for the table.
+        agree_of: the same for single ways that are held to another standard.
         bytes: the least that has to be moved, inputs read once and outputs written once.
         operations: the least arithmetic, where that is the limit.
         items: samples or images in it, for the time of one.
@@ -47,6 +48,7 @@ class Task:
     operations: float | None = None
     items: int = 1
     rounds: int = field(default=ROUNDS, kw_only=True)
+    agree_of: Mapping[str, Callable[[object, object], str | None]] = field(default_factory=dict, kw_only=True)
 
     @property
     def name(self) -> str:
@@ -87,11 +89,14 @@ def measure_ceiling(device: str, side: int | None = None) -> Ceiling:
     target = torch.empty_like(source)
     moved = 2 * source.numel() * source.element_size()
     copy = moved / statistics.median(_rounds({"": lambda: target.copy_(source)}, device, 7)[""])
-    rates = {}
+    rates, before = {}, torch.backends.cuda.matmul.allow_tf32
     for dtype in (torch.float32, torch.bfloat16):
+        # By TF32 where convolutions may use it, so that they are held to the rate they could have.
+        torch.backends.cuda.matmul.allow_tf32 = cuda and torch.backends.cudnn.allow_tf32
         a = torch.randn(side, side, device=device, dtype=dtype)
         seconds = statistics.median(_rounds({"": lambda: a @ a}, device, 3)[""])
         rates[name_of(dtype)] = 2 * side**3 / seconds
+    torch.backends.cuda.matmul.allow_tf32 = before
     return Ceiling(copy, rates)
 
 
@@ -101,6 +106,8 @@ def time_task(task: Task, device: str, ceiling: Ceiling | None = None) -> Iterat
     Raises:
         BuildError: two ways of the task disagree.
     """
+    # Each task compiles for its own sizes; those of all tasks would pass the compiler's limit.
+    torch.compiler.reset()
     ready, notes, first = {}, {}, None
     for name, run in task.ways.items():
         try:
@@ -112,7 +119,7 @@ def time_task(task: Task, device: str, ceiling: Ceiling | None = None) -> Iterat
             first = result
         else:
             try:
-                notes[name] = task.agree(first, result) or ""
+                notes[name] = task.agree_of.get(name, task.agree)(first, result) or ""
             except AssertionError as apart:
                 raise BuildError(f"{task.name}: {name} disagrees with the first way: {apart}") from apart
         ready[name] = run
@@ -138,7 +145,7 @@ def _percent(task: Task, seconds: float, ceiling: Ceiling | None) -> float | Non
 
 
 def _rounds(ways: Mapping[str, Callable[[], object]], device: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of every round; the ways take turns, so that a noisy moment hits all of them."""
+    """Seconds of every round; on a CPU the ways take turns, so that a noisy moment hits them all."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for run in ways.values():
         run()  # compiled, tuned and cached before the clock starts
@@ -192,7 +199,7 @@ def compiled(function: Callable) -> Callable:
         try:
             return run(*arguments)
         except Exception as failure:
-            if "InvalidCxxCompiler" in type(failure).__name__ or "compiler" in str(failure).lower():
+            if "No working C++ compiler" in str(failure):
                 raise Unavailable("torch.compile finds no C++ compiler") from failure
             raise
 
