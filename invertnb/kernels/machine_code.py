@@ -27,7 +27,7 @@ class MachineCode(NamedTuple):
         spills: bytes of local memory a thread, 0 unless registers ran out.
         shared: bytes of shared memory a program.
         instructions: all instructions of the kernel.
-        loads: global loads by width in bits, as {128: 4, 32: 1}.
+        loads: global loads by width in bits, as ``{128: 4, 32: 1}``.
         stores: global stores by width in bits.
         matrix: tensor-core instructions (HGMMA, HMMA).
     """
@@ -49,9 +49,9 @@ def machine_code(
 
     Args:
         kernel: the decorated function.
-        signature: type of every argument that is no constant, as {"x": "*fp32", "n": "i32"}.
-            Pointers are taken as aligned to 16 bytes, as torch allocates.  An integer marked
-            "i32:16" is taken as a multiple of 16.
+        signature: type of every argument that is no constant, as ``{"x": "*fp32", "n": "i32"}``.
+            Pointers are taken as aligned to 16 bytes, as torch allocates. An integer marked
+            ``"i32:16"`` is taken as a multiple of 16.
         constants: the constexpr arguments.
         warps, stages: as in a launch.
         capability: 90 for sm_90.

@@ -70,10 +70,11 @@ GEOMETRIES = {
 @pytest.mark.parametrize("name, dtype", [
     *((name, torch.float64) for name in GEOMETRIES),
     *((name, torch.float32) for name in ("signals", "images", "one sample"))])  # fmt: skip
-def test_ratios_equal_their_definition(name, dtype):
+def test_ratios_equal_their_definition(name, dtype, device):
     bank, table, index, code = case(dtype=dtype, **GEOMETRIES[name])
     n = GEOMETRIES[name].get("n", (6,))
-    found = atom_norms(table, n, index, code)
+    found = atom_norms(table.to(device), n, index.to(device), code.to(device))
+    found = tuple(ratio.cpu() for ratio in found)
     agree(found, atom_norms_naive(bank.gram(), n, index, code), dtype)
     agree(found, dense_ratios(bank, n, index, code), dtype)
 

@@ -42,11 +42,11 @@ def test_the_generator_is_philox():
     ("uniform", torch.float64, False), ("uniform", torch.float32, True),
     ("gaussian", torch.float64, True), ("gaussian", torch.float32, False)])  # fmt: skip
 @pytest.mark.parametrize("count, length, per_block, entries", SHAPES)
-def test_draws_equal_their_definition(count, length, per_block, entries, values, dtype, scattered):
+def test_draws_equal_their_definition(count, length, per_block, entries, values, dtype, scattered, device):
     blocks = blocks_of(count, length, scattered)
     setting = {"entries": entries, "per_block": per_block, "key": KEY, "first": 2**33 + 5,
                "values": values, "dtype": dtype}  # fmt: skip
-    index, code = draw_atoms(blocks, 21, **setting)
+    index, code = (drawn.cpu() for drawn in draw_atoms(blocks.to(device), 21, **setting))
     right, expected = draw_atoms_naive(blocks, 21, **setting)
     assert index.dtype == torch.int64 and torch.equal(index, right)
     assert code.dtype == dtype
@@ -82,14 +82,15 @@ def test_parts_blocks_and_threads_change_nothing(order, monkeypatch):
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_both_routes_draw_the_same(order):
+def test_both_routes_draw_the_same(order, device):
     # The op takes the route of the device; the CPU's route is called here by name.
     blocks, samples, entries = blocks_of(7, 4), 500, 6
     index = torch.full((entries, samples), -1)
     code = torch.full((entries, samples), torch.nan, dtype=torch.float64)
     _draw_plain(KEY, blocks, order, 3, False, index, code)
-    there, values = draw_atoms(blocks, samples, entries=entries, per_block=order, key=KEY, first=3)
-    assert torch.equal(there, index.T) and torch.equal(values, code.T)
+    there, values = draw_atoms(
+        blocks.to(device), samples, entries=entries, per_block=order, key=KEY, first=3)
+    assert torch.equal(there.cpu(), index.T) and torch.equal(values.cpu(), code.T)
 
 
 def within(counts, probability: float, samples: int) -> bool:
