@@ -13,6 +13,7 @@ from torch import Tensor
 
 from invertnb import check
 from invertnb.kernels.active_rows import ActiveRows, Layout
+from invertnb.kernels.active_set import conjugate_gradients
 from invertnb.kernels.fista import State, captured, energy, first_curvature, iterate
 from invertnb.operators import FilterBank
 
@@ -23,12 +24,8 @@ DEVIATIONS = 2.0
 # A round is solved until no row in the set violates optimality by more than LOOSE lam, or TENTH of
 # the violation outside, and at last by TIGHT tol: the gap is about that violation.
 LOOSE, TENTH, TIGHT = 0.3, 0.03, 0.7
-# Prox steps of this length, relative to the curvature of a mean row, say which entries vanish.
-SHORT = 0.25
-# No step is longer than this, in the same unit.
-LONG = 1e4
-# So many rounds, or a rise of the objective by this factor, are a stall: FISTA takes over.
-ROUNDS, RISE = 60, 1.01
+# So many iterations in a round, or rounds, or an objective times RISE, are a stall: FISTA takes over.
+MOST, ROUNDS, RISE = 500, 60, 1.01
 # Iterations of FISTA between two looks at the gap: each look waits for the device.
 BURST = 10
 # Numbers in the patches of the samples that the working set takes together.
@@ -169,7 +166,7 @@ class _Clock:
         self.now, self.seconds, self.rows = start.double(), [0.0], [start.double()]
         self.passed, self.since = 0.0, time.perf_counter()
 
-    def add(self, samples: Tensor, squared: Tensor, absolute: Tensor, lam: Tensor) -> None:
+    def add(self, samples: Tensor, lam: Tensor, squared: Tensor, absolute: Tensor) -> None:
         """The squared residuals and absolute sums of some samples after an iteration."""
         if squared.is_cuda:
             torch.cuda.synchronize(squared.device)
@@ -223,6 +220,7 @@ def _working_set(problem: _Problem, samples: Tensor) -> None:
     index, u, r = samples.new_zeros(0), lam.new_zeros(0), layout.x
     correlations = layout.flatten(problem.first[samples])
     absolute = inner = torch.zeros_like(lam)
+    missed = lam != lam
     least = torch.full_like(lam, torch.inf)
     tight = torch.full_like(lam, TIGHT * problem.tol)
     for turn in range(ROUNDS + 1):
@@ -232,7 +230,7 @@ def _working_set(problem: _Problem, samples: Tensor) -> None:
         largest = size.amax(1)
         gap, objective = _gap(energy(r), absolute, inner, largest, lam)
         rose = ~(objective <= RISE * least)
-        done = (gap <= problem.tol) | rose | (problem.ran[samples] >= problem.limit)
+        done = (gap <= problem.tol) | rose | missed | (problem.ran[samples] >= problem.limit)
         if turn == ROUNDS:
             done = torch.ones_like(done)
         if done.any():
@@ -262,7 +260,11 @@ def _working_set(problem: _Problem, samples: Tensor) -> None:
 
         enough = torch.clamp(TENTH * (largest / lam - 1), max=LOOSE).maximum(tight)
         tight = torch.where(enough <= tight, tight / 2, tight)
-        u, r, c = _conjugate_gradients(problem, samples, rows, u, r, lam, enough, curvature)
+        most = min(MOST, int((problem.limit - problem.ran[samples]).min()))
+        record = partial(problem.clock.add, samples, lam) if problem.clock else None
+        u, r, c, ran, going = conjugate_gradients(rows, u, r, lam, enough, curvature, most, record)
+        problem.ran[samples] += ran
+        missed = going & (ran == MOST)
         absolute, inner = rows.dot(u, u.sign()), rows.dot(u, c)
         correlations = layout.analysis(r)
 
@@ -278,63 +280,6 @@ def _restrict(layout: Layout, index: Tensor, u: Tensor, done: Tensor) -> tuple[T
     stays = ~done[sample]
     earlier = done.cumsum(0)[sample] * (layout.K * layout.n[0] * layout.n[1])
     return (index - earlier)[stays], u[stays]
-
-
-def _conjugate_gradients(
-    problem: _Problem, samples: Tensor, rows: ActiveRows, u: Tensor, r: Tensor, lam: Tensor,
-    enough: Tensor, curvature: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Minimize over the rows' values u, until no entry violates optimality by enough * lam.
-
-    A proximal step of length t, from u to soft(u + t c, t lam) with c = W r, moves by t d for
-    d = c - clamp(c + u / t, -lam, lam), and names the entries that are not zero after it, and their
-    signs. While these stay, d is the negative gradient, and the directions are those of nonlinear
-    conjugate gradients (Polak and Ribiere) with exact line search. Entries that would leave their
-    sign, or are zero after the proximal step, become zero.
-    """
-    layout = rows.layout
-    bound, level = rows.spread(lam), enough * lam
-    opposite, inverse, longest = -bound, curvature / SHORT, LONG / curvature
-    r = r.clone()
-    inside = layout.inside(r)
-    c = rows.analysis(r)
-    direction = last = before = None
-    tiny = torch.finfo(lam.dtype).tiny
-    ran = torch.zeros_like(problem.ran[samples])
-    for _ in range(int((problem.limit - problem.ran[samples]).min())):
-        ahead = torch.add(c, u, alpha=inverse)
-        clipped = torch.clamp(ahead, opposite, bound)
-        descent, sign = c - clipped, ahead - clipped
-        active = rows.largest(descent) > level
-        if not active.any():
-            break
-        on, square = sign != 0, rows.dot(descent, descent)
-        if direction is None:
-            direction = descent
-        else:
-            ratio = torch.clamp((square - rows.dot(descent, last)) / before.clamp(min=tiny), min=0.0)
-            direction = torch.addcmul(descent, rows.spread(ratio) * on, direction)
-        last, before = descent, square
-        image = rows.synthesis(direction)
-        # A direction with hardly an image (dependent rows) is not followed to infinity.
-        length = torch.clamp(rows.dot(direction, descent) / energy(image), max=longest)
-        if layout.batch > 1:  # a sample that is done does not wait for others: it stands still
-            length, on = torch.where(active, length, 0.0), on | ~rows.spread(active)
-        new = torch.addcmul(u, rows.spread(length), direction)
-        stay = new * sign > 0
-        if layout.batch > 1:
-            stay = stay | ~rows.spread(active)
-        if torch.equal(stay, on):
-            inside -= length.view(-1, 1, 1, 1) * image
-        else:
-            new = new * stay
-            inside -= rows.synthesis(new - u)
-        u, c = new, rows.analysis(r)
-        ran += active
-        if problem.clock:
-            problem.clock.add(samples, energy(r), rows.dot(u, u.sign()), lam)
-    problem.ran[samples] += ran
-    return u, r, c
 
 
 def _keep(
@@ -354,40 +299,45 @@ def _keep(
 
 def _fista(problem: _Problem) -> None:
     """Solve the samples that are open, from their codes."""
-    samples = problem.open()
-    bank = problem.bank
+    samples, bank = problem.open(), problem.bank
+    operators = {"analysis": bank._analysis, "synthesis": bank._synthesis}
+    state = None
     while len(samples):
-        x, lam, z = problem.x[samples], problem.lam[samples], problem.code[samples]
+        x, lam = problem.x[samples], problem.lam[samples]
         allowed = None if problem.support is None else problem.support[samples]
-        r = x - bank._synthesis(z)
-        operators = {"analysis": bank._analysis, "synthesis": bank._synthesis}
+        if state is None:
+            z = problem.code[samples]
+            r = x - bank._synthesis(z)
+            per_row = bank.weight.flatten(1).square().sum(1).mean()
+            state = State.start(z, r, first_curvature(
+                z, r, per_row=per_row, lam=lam, support=allowed, **operators))  # fmt: skip
         run = partial(iterate, x=x, lam=lam, support=allowed, **operators)
-        per_row = bank.weight.flatten(1).square().sum(1).mean()
-        curvature = first_curvature(z, r, per_row=per_row, lam=lam, support=allowed, **operators)
-        state = State.start(z, r, curvature)
-        burst = captured(partial(run, count=BURST), state) if not problem.clock else None
+        burst = None if problem.clock else captured(partial(run, count=BURST), state)
         while True:
-            correlations = bank._analysis(state.r)
-            if allowed is not None:
-                correlations = torch.where(allowed, correlations, 0.0)
-            gap, _ = _gap(
-                energy(state.r), state.z.flatten(1).abs().sum(1),
-                (state.z * correlations).flatten(1).sum(1), correlations.flatten(1).abs().amax(1), lam,
-            )
-            # A sample keeps the first code that reached tol.
-            new = ~(problem.gap[samples] <= problem.tol)
-            problem.code[samples[new]], problem.gap[samples[new]] = state.z[new], gap[new]
-            open_ = problem.open()
-            if 2 * len(open_) <= len(samples):  # go on with those; a few that are done may stay
-                samples = open_
+            _look(problem, samples, state, allowed)
+            rest = (problem.gap[samples] > problem.tol) & (problem.ran[samples] < problem.limit)
+            # Go on with those; a few that are done may stay, so that a captured graph serves longer.
+            if 2 * int(rest.sum()) <= len(samples):
+                samples, state = samples[rest], State(*(part[rest] for part in state))
                 break
-            count = int(min(BURST, (problem.limit - problem.ran[open_]).min()))
-            if burst is not None and count == BURST:
+            count = int(min(BURST, (problem.limit - problem.ran[samples[rest]]).min()))
+            if burst and count == BURST:
                 state = burst(state)
-            else:
-                for _ in range(count):
-                    state = run(state, count=1)
-                    if problem.clock:
-                        problem.clock.add(
-                            samples, energy(state.r), state.z.flatten(1).abs().sum(1), lam)
-            problem.ran[open_] += count
+            for _ in range(0 if burst and count == BURST else count):
+                state = run(state, count=1)
+                if problem.clock:
+                    problem.clock.add(samples, lam, energy(state.r), state.z.flatten(1).abs().sum(1))
+            problem.ran[samples[rest]] += count
+
+
+def _look(problem: _Problem, samples: Tensor, state: State, allowed: Tensor | None) -> None:
+    """Keep the codes and gaps of those samples that have not come down to tol before."""
+    correlations = problem.bank._analysis(state.r)
+    if allowed is not None:
+        correlations = torch.where(allowed, correlations, 0.0)
+    gap, _ = _gap(
+        energy(state.r), state.z.flatten(1).abs().sum(1), (state.z * correlations).flatten(1).sum(1),
+        correlations.flatten(1).abs().amax(1), problem.lam[samples],
+    )  # fmt: skip
+    new = ~(problem.gap[samples] <= problem.tol)
+    problem.code[samples[new]], problem.gap[samples[new]] = state.z[new], gap[new]
