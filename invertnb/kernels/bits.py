@@ -21,7 +21,7 @@ INTEGERS = {
     torch.float64: torch.int64,
 }  # fmt: skip
 WIDER = {torch.int16: torch.int32, torch.int32: torch.int64}
-CHUNK = 2**18  # entries worked on at a time: they and their masks stay in the second-level cache
+CHUNK = 2**18  # entries of a thread's share at a time: with their masks they stay in its cache
 
 
 def few(g: Geometry) -> bool:
@@ -84,7 +84,8 @@ def unpool(values: Tensor, switches: Tensor, out: Tensor) -> None:
 
 def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     largest = max(tensor[0].numel() for tensor in tensors)
-    return zip(*(t.split(max(1, CHUNK // largest)) for t in tensors), strict=True)
+    rows = max(1, CHUNK * torch.get_num_threads() // largest)
+    return zip(*(t.split(rows) for t in tensors), strict=True)
 
 
 def _keys(bits: Tensor, signed: torch.dtype | None) -> Tensor:
