@@ -11,7 +11,7 @@ from invertnb.kernels.draw_atoms import _draw_atoms_kernel
 from invertnb.kernels.launch import INTERPRET, triton
 from invertnb.kernels.machine_code import SHARED_LIMIT, machine_code
 
-pytestmark = pytest.mark.skipif(triton is None or INTERPRET, reason="Triton compiles nothing here")
+pytestmark = pytest.mark.skipif(triton is None or INTERPRET, reason="the interpreter compiles nothing")
 
 
 def compiled(kernel, signature, constants):
