@@ -11,6 +11,8 @@ import torch
 from invertnb.build import BuildError, bench
 from invertnb.build.bench import frame, isometry, pooling
 from invertnb.build.bench.frame import Ceiling, Task, Unavailable, close, time_task
+from invertnb.kernels.launch import INTERPRET, triton
+from invertnb.notebook.project import root
 
 
 def task(ways, agree=close(1e-6), **more):
@@ -136,3 +138,17 @@ def test_no_device_is_said_in_one_line(toy):
 def test_an_unknown_topic_is_said_in_one_line(toy):
     result = toy.run("bench", "pool")
     assert result.returncode != 0 and "topic 'pool': expected one of pooling" in result.stderr
+
+
+@pytest.mark.skipif(triton is None or INTERPRET, reason="nothing is compiled here")
+def test_all_kernels_are_compiled_for_the_record():
+    from invertnb.build.bench import chip
+
+    rows = list(chip.rows())
+    assert {row["kernel"] for row in rows} == {
+        "pool_switch", "unpool", "keep", "encode", "fista_step", "draw_atoms", "atom_norms"}  # fmt: skip
+    for row in rows:
+        assert tuple(row) == chip.FIELDS and row["spills"] == "0"
+    with (root() / "book/recorded/kernels_machine_code.csv").open(encoding="utf-8", newline="") as file:
+        recorded = {(row["kernel"], row["dtype"], row["layout"]) for row in csv.DictReader(file)}
+    assert recorded == {(row["kernel"], row["dtype"], row["layout"]) for row in rows}

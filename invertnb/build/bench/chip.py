@@ -35,6 +35,12 @@ def rows() -> Iterator[dict[str, str]]:
         constants = {"PLACES": 4, "HEAD": head, "TAIL": tail, "WINDOWS": encoder.WINDOWS,
                      "FILTERS": encoder.FILTERS, "RELU": True, "PRECISION": "tf32", "WIDEN": False}  # fmt: skip
         yield _row("encode", dtype, "3 x 5 x 5", machine_code(encoder._kernel, signature, constants, stages=2))
+    for dtype in BYTES:
+        signature = {name: f"*{dtype}" for name in ("y", "gradient", "z", "new", "point")}
+        signature |= {name: "*fp32" for name in ("step", "threshold", "momentum")}
+        signature |= {"support": "*u8", "per_sample": "i32:16", "blocks": "i32"}
+        code = machine_code(fista_step._kernel, signature, {"HAS_SUPPORT": False, "BLOCK": fista_step.BLOCK})
+        yield _row("fista_step", dtype, "", code)
     draws = {"key": "*i64", "blocks": "*i64", "index": "*i64", "code": "*fp32", "samples": "i64",
              "first": "i64", "entries": "i32", "slots": "i32", "length": "i32"}  # fmt: skip
     constants = {"PER_BLOCK": 1, "GAUSSIAN": False, "BLOCK": 128}
