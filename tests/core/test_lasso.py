@@ -237,6 +237,18 @@ def test_history(solver):
         assert (rows.diff(dim=0) <= 0.01 * rows[0]).all()
 
 
+@given(banks(), st.sampled_from([0.02, 0.2]))
+def test_the_working_set_never_raises_the_objective(case, fraction):
+    # Few rows, and most of them alike: where steps past a change of sign do harm.
+    bank, size = case
+    x = normal(2, bank.M, *axes(size), generator=torch.Generator().manual_seed(8))
+    lam = max(fraction * float(bank.analysis(x).abs().max()), 1e-3)
+    result = lasso(x, bank, lam, tol=1e-7, trace=True)
+    rows = result.history.objective
+    assert (rows.diff(dim=0) <= 1e-12 * rows[0]).all()
+    assert result.converged.all()
+
+
 @pytest.mark.parametrize("name, value", [("ROUNDS", 1), ("MOST", 3), ("RISE", 0.0)])
 def test_fista_takes_over_what_stalls(name, value, monkeypatch):
     x, bank, top = problem(2)
