@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from invertnb.build import BuildError, bench
-from invertnb.build.bench import frame, isometry, pooling
+from invertnb.build.bench import coding, frame, isometry, peers, pooling
 from invertnb.build.bench.frame import Ceiling, Task, Unavailable, close, time_task
 from invertnb.kernels.launch import INTERPRET, triton
 from invertnb.notebook.project import root
@@ -74,10 +74,14 @@ def small(monkeypatch):
     """Small sizes, so that all ways of all tasks can be checked here."""
     monkeypatch.setattr(pooling, "SIZES", {"cpu": [(1, 2, 8)], "cuda": [(1, 2, 8)]})
     monkeypatch.setattr(isometry, "SAMPLES", {"cpu": 64, "cuda": 64})
+    monkeypatch.setattr(coding, "SIZES", ((8, 3, 3, 8),))
+    monkeypatch.setattr(coding, "EXPLICIT", (8, 0.1))
+    monkeypatch.setattr(coding, "STEP_SHAPES", {"cpu": (2, 3, 4, 4), "cuda": (2, 3, 4, 4)})
+    monkeypatch.setattr(peers, "SIGNALS", 3)
 
 
 # The other topics take longer; their ways are checked by their own tests and in each run.
-@pytest.mark.parametrize("topic", ["pooling", "isometry"])
+@pytest.mark.parametrize("topic", ["pooling", "isometry", "coding"])
 def test_all_ways_of_a_topic_agree(topic, small, monkeypatch):
     def same_speed(ways, device, rounds):
         return {name: [1.0, 1.0] for name in ways}
@@ -86,7 +90,21 @@ def test_all_ways_of_a_topic_agree(topic, small, monkeypatch):
     timings = list(bench.run("cpu", [topic], Ceiling(1.0, {})))
     assert len({t.task.name for t in timings}) >= 5
     for t in timings:
-        assert t.seconds == 1.0 or "compiler" in t.note
+        assert t.seconds == 1.0 or "compiler" in t.note or "is not installed" in t.note
+
+
+def test_a_library_that_is_missing_is_named():
+    with pytest.raises(Unavailable, match="no_such_library is not installed"):
+        peers.library("no_such_library.part")
+
+
+def test_recovered_codes_are_counted():
+    task = next(peers.recovery("cpu"))
+    right = task.ways["ours, model-based HTP"]()
+    assert task.agree(None, right) == "recovers 100 of 100"
+    assert task.agree(None, torch.cat([right[:60], 1.01 * right[60:]])) == "recovers 60 of 100"
+    with pytest.raises(AssertionError, match="no numbers"):
+        task.agree(None, right * torch.nan)
 
 
 def test_every_topic_has_tasks():

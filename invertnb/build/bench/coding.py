@@ -1,14 +1,13 @@
-"""Convolutional l1 coding: `lasso` against plain FISTA and PyLops, and the step between convolutions.
+"""Convolutional l1 coding: `lasso` against plain FISTA and other libraries, and the step between convolutions.
 
-Every way is timed to a relative suboptimality of 1e-3. FISTA and PyLops are given ``||W||``, and the
-number of iterations that takes them there: they check nothing. `lasso` runs until its own duality
+Every way is timed to a relative suboptimality of 1e-3. FISTA and the libraries are given ``||W||``,
+and the number of iterations that takes them there: they check nothing. `lasso` runs until its own duality
 gap proves 1e-3, or ("to the same objective") for as many iterations as it needs to get there.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,22 +18,25 @@ from torch import Tensor
 
 from ... import FilterBank, lasso
 from ...kernels.fista_step import fista_step, fista_step_naive, fista_step_torch
+from . import peers
 from .frame import Task, Unavailable, close, compiled
 
 # K, M, l and the side of the image; "same" padding, as in VGG.
 SIZES = ((64, 3, 5, 64), (64, 64, 3, 16), (256, 256, 3, 16), (512, 512, 3, 14))
 LEVELS = (0.03, 0.1, 0.3)  # lam, by max |W x|
+EXPLICIT = (64, 0.1)  # filters and level where W is small enough to be written down: 1 GB
 DENSITY, NOISE, TOL, MOST = 0.02, 0.01, 1e-3, 2**12
 BATCH = {"cpu": 1, "cuda": 32}
 STEP_SHAPES = {"cpu": (8, 64, 56, 56), "cuda": (64, 256, 56, 56)}
 
 
 def tasks(device: str) -> Iterator[Task]:
-    """The codes of one image (a batch on a GPU) at four sizes and three levels; then the step."""
+    """The codes of one image (a batch on a GPU) at four sizes and three levels; the step; recovery."""
     for size in SIZES:
         for level in LEVELS:
             yield _coding(size, level, device)
     yield _step(device)
+    yield from peers.recovery(device)
 
 
 class _Problem:
@@ -61,6 +63,11 @@ class _Problem:
     def length(self) -> float:
         """1 / ||W||^2."""
         return 1 / self.bank.norm(self.x.shape[-1]) ** 2
+
+    @functools.cached_property
+    def matrix(self) -> Tensor:
+        """W itself, for those who need it."""
+        return self.bank.matrix(self.x.shape[-1])
 
     def objective(self, code: Tensor) -> Tensor:
         """In float64."""
@@ -89,7 +96,10 @@ def _coding(size: tuple[int, int, int, int], level: float, device: str) -> Task:
         "lasso, to the same objective": _repeated(_lasso, problem),
     }
     if device == "cpu":
-        ways["PyLops"] = _repeated(_pylops, problem)
+        ways["PyLops"] = _repeated(peers.pylops_fista, problem)
+        ways["SCICO"] = _repeated(peers.scico_pgm, problem)
+        if (K, level) == EXPLICIT:
+            ways["scikit-learn"] = _repeated(peers.sklearn_lasso, problem)
     name = f"{K}x{M} l={l}, {side}x{side}, lam {level}"
     return Task("lasso", name, "float32", ways, lambda a, b: problem().agree(a, b), items=BATCH[device])
 
@@ -137,31 +147,6 @@ def _lasso(problem: _Problem, iterations: int) -> Tensor:
     with warnings.catch_warnings():  # running out of iterations is the point
         warnings.simplefilter("ignore", RuntimeWarning)
         return lasso(problem.x, problem.bank, problem.lam, tol=TOL, iterations=iterations).code
-
-
-def _pylops(problem: _Problem, iterations: int) -> Tensor:
-    """PyLops' FISTA on an operator of the same two convolutions."""
-    if importlib.util.find_spec("pylops") is None:
-        raise Unavailable("pylops is not installed")
-    import pylops
-
-    weight, padding = problem.bank.weight, problem.bank.padding
-    code = (1, problem.bank.K, *problem.x.shape[2:])
-
-    def synthesis(z: object) -> object:
-        return F.conv_transpose2d(torch.from_numpy(z).view(code), weight, padding=padding).flatten().numpy()
-
-    def analysis(r: object) -> object:
-        r = torch.from_numpy(r).view(problem.x.shape)
-        return F.conv2d(r, weight, padding=padding).flatten().numpy()
-
-    operator = pylops.FunctionOperator(
-        synthesis, analysis, problem.x.numel(), math.prod(code), dtype="float32")
-    found, *_ = pylops.optimization.sparsity.fista(
-        operator, problem.x.flatten().numpy(), niter=iterations, eps=2 * problem.lam, alpha=problem.length,
-        tol=0.0,
-    )
-    return torch.from_numpy(found).view(code)
 
 
 def _step(device: str) -> Task:
