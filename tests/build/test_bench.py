@@ -75,7 +75,7 @@ def small(monkeypatch):
     monkeypatch.setattr(pooling, "SIZES", {"cpu": [(1, 2, 8)], "cuda": [(1, 2, 8)]})
     monkeypatch.setattr(isometry, "SAMPLES", {"cpu": 64, "cuda": 64})
     monkeypatch.setattr(coding, "SIZES", ((8, 3, 3, 8),))
-    monkeypatch.setattr(coding, "EXPLICIT", (8, 0.1))
+    monkeypatch.setattr(coding, "EXPLICIT", ((8, 3, 3, 8), 0.1))
     monkeypatch.setattr(coding, "STEP_SHAPES", {"cpu": (2, 3, 4, 4), "cuda": (2, 3, 4, 4)})
     monkeypatch.setattr(peers, "SIGNALS", 3)
 

@@ -24,7 +24,7 @@ from .frame import Task, Unavailable, close, compiled
 # K, M, l and the side of the image; "same" padding, as in VGG.
 SIZES = ((64, 3, 5, 64), (64, 64, 3, 16), (256, 256, 3, 16), (512, 512, 3, 14))
 LEVELS = (0.03, 0.1, 0.3)  # lam, by max |W x|
-EXPLICIT = (64, 0.1)  # filters and level where W is small enough to be written down: 1 GB
+EXPLICIT = ((64, 64, 3, 16), 0.1)  # where W is small enough to be written down: 1 GB
 DENSITY, NOISE, TOL, MOST = 0.02, 0.01, 1e-3, 2**12
 BATCH = {"cpu": 1, "cuda": 32}
 STEP_SHAPES = {"cpu": (8, 64, 56, 56), "cuda": (64, 256, 56, 56)}
@@ -98,7 +98,7 @@ def _coding(size: tuple[int, int, int, int], level: float, device: str) -> Task:
     if device == "cpu":
         ways["PyLops"] = _repeated(peers.pylops_fista, problem)
         ways["SCICO"] = _repeated(peers.scico_pgm, problem)
-        if (K, level) == EXPLICIT:
+        if (size, level) == EXPLICIT:
             ways["scikit-learn"] = _repeated(peers.sklearn_lasso, problem)
     name = f"{K}x{M} l={l}, {side}x{side}, lam {level}"
     return Task("lasso", name, "float32", ways, lambda a, b: problem().agree(a, b), items=BATCH[device])
