@@ -137,15 +137,21 @@ def test_what_a_kernel_would_have_to_reach():
 # Reader
 
 
-def test_the_newest_run_of_each_machine_counts(tmp_path):
+def test_of_each_task_the_newest_run_on_a_machine_counts(tmp_path):
     rows = [row(seconds=9, date="2026-01-01 10:00"), row(seconds=1), row(seconds=5, date="2025-12-31 23:59"),
             row(kernel="unpool", date="2026-01-01 10:00"),
             row(seconds=7, threads=1, date="2026-01-01 10:00")]  # fmt: skip
     found = recorded.load(written(tmp_path, rows))
     assert [(run.threads, run.date, len(run.rows)) for run in found.runs] == [
-        (2, "2026-01-02 10:00", 1), (1, "2026-01-01 10:00", 1)]  # fmt: skip
-    assert found.cpu.rows[0].seconds == 1 and found.cpu.threads == 2
+        (2, "2026-01-02 10:00", 2), (1, "2026-01-01 10:00", 1)]  # fmt: skip
+    assert found.cpu.of(row()["kernel"])[0].seconds == 1 and found.cpu.threads == 2
+    assert len(found.cpu.of("unpool")) == 1  # a run of some topics leaves the others
     assert found.gpu is None
+
+
+def test_all_ways_of_a_task_are_from_one_run(tmp_path):
+    rows = [row(way="peer", seconds=2, date="2026-01-01 10:00"), row(seconds=1, date="2026-01-02 10:00")]
+    assert [r.seconds for r in recorded.load(written(tmp_path, rows)).cpu.rows] == [1]
 
 
 def test_of_two_rows_in_one_run_the_later_counts(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from invertnb.chapters.kernels.predictions import TASKS
@@ -42,7 +43,10 @@ def _times(ratio: float | None) -> str:
 
 
 def draw_ratios(recorded: Recorded, kernels: Sequence[str]) -> Figure:
-    """A bar for each way: how many times faster than the literal way, which has the ratio 1."""
+    """A bar for each way: how many times faster than the literal way, which has the ratio 1.
+
+    Over several tasks of a kernel the geometric mean, with the range.
+    """
     runs = [run for run in (recorded.cpu, recorded.gpu) if run]
     labels, bars = [], []
     for kernel in kernels:
@@ -50,19 +54,23 @@ def draw_ratios(recorded: Recorded, kernels: Sequence[str]) -> Figure:
         labels.append((kernel if ways else f"{kernel}: not recorded yet", True))
         for way in ways:
             for run in runs:
-                row = next((r for r in run.of(kernel) if r.way == way and r.ratio), None)
-                if row is not None:
-                    bars.append((len(labels), run, row))
+                rows = [row for row in run.of(kernel) if row.way == way and row.ratio]
+                if rows:
+                    bars.append((len(labels), run, rows))
             labels.append((way, False))
     fig, ax = figure(7.5, 0.7 + 0.28 * len(labels))
     both = len(runs) > 1
-    for position, run, row in bars:
+    for position, run, rows in bars:
+        found = [row.ratio for row in rows]
+        mean = math.exp(sum(map(math.log, found)) / len(found))
         shift = 0 if not both else 0.2 if run.kind == "gpu" else -0.2
         # From 1 on, to the left for what is slower.
-        ax.barh(position + shift, row.ratio - 1, left=1, height=0.36 if both else 0.65,
+        ax.barh(position + shift, mean - 1, left=1, height=0.36 if both else 0.65,
                 color=PALETTE[COLOURS[run.kind]])  # fmt: skip
-        text = f" {two(row.ratio)}x, {seconds(row.seconds / row.items)} an item"
-        ax.text(max(row.ratio, 1), position + shift, text, va="center", fontsize=8.5)
+        text = f" {two(mean)}x, {seconds(rows[0].seconds / rows[0].items)} an item"
+        if len(rows) > 1:
+            text = f" {two(mean)}x, {two(min(found))} to {two(max(found))} in {len(rows)} tasks"
+        ax.text(max(mean, 1), position + shift, text, va="center", fontsize=8.5)
     for run in runs if both else ():
         ax.barh(0, 0, left=1, color=PALETTE[COLOURS[run.kind]], label=run.name)
     if both:
@@ -73,8 +81,8 @@ def draw_ratios(recorded: Recorded, kernels: Sequence[str]) -> Figure:
             tick.set_color(MUTED)
     ax.tick_params(axis="y", length=0, labelsize=9.5)
     ax.axvline(1, color=MUTED, lw=1)
-    most = max((row.ratio for _, _, row in bars), default=1)
-    least = min((row.ratio for _, _, row in bars), default=1)
+    most = max((row.ratio for _, _, rows in bars for row in rows), default=1)
+    least = min((row.ratio for _, _, rows in bars for row in rows), default=1)
     ax.set(xscale="log", xlabel="times as fast as the first way", ylim=(len(labels) - 0.4, -0.6),
            xlim=(min(0.7, least / 1.5), max(10, most**1.55 * 2)))  # fmt: skip
     return fig

@@ -84,7 +84,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Recorded:
-    """All machines, the newest run of each, the newest machine first."""
+    """All machines, of each the newest run of each task, the newest machine first."""
 
     runs: tuple[Recording, ...] = ()
 
@@ -130,27 +130,35 @@ def load(path: Path) -> Recorded:
         parsed["items"] = _number(entry.get("items") or "1", f"{where}: items", whole=True)
         runs.setdefault((entry["device"], threads), {}).setdefault(entry["date"], []).append(parsed)
     newest = [
-        _recording(device, threads, max(dates), dates[max(dates)])
+        _recording(device, threads, dates)
         for (device, threads), dates in runs.items()
     ]
     # More threads first among equals: that is how the machine is used.
     return Recorded(tuple(sorted(newest, key=lambda run: (run.date, run.threads), reverse=True)))
 
 
-def _recording(device: str, threads: int, date: str, entries: list[dict]) -> Recording:
-    rows, copy, matrix = {}, None, {}
-    for entry in entries:
-        if entry["kernel"] == "ceiling":
-            if entry["way"] == "copy":
-                copy = entry["bytes"]
-            else:
-                matrix[entry["dtype"]] = entry["operations"]
-            continue
-        row = Row(**{name: entry.get(name) for name in Row._fields if name != "note"},
-                  note=entry.get("note") or "")  # fmt: skip
-        rows[row.kernel, row.size, row.dtype, row.way] = row  # the later of two in one minute
-    versions = {name: entries[0].get(name) or "?" for name in _VERSIONS}
-    return Recording(device, threads, date, versions, tuple(rows.values()), copy, matrix)
+def _recording(device: str, threads: int, dates: dict[str, list[dict]]) -> Recording:
+    """One machine: of each task the newest run, for a run may be of some topics only."""
+    tasks: dict[tuple[str, str, str], tuple[str, dict[str, Row]]] = {}
+    copy, matrix = None, {}
+    for date in sorted(dates):
+        for entry in dates[date]:
+            if entry["kernel"] == "ceiling":
+                if entry["way"] == "copy":
+                    copy = entry["bytes"]
+                else:
+                    matrix[entry["dtype"]] = entry["operations"]
+                continue
+            row = Row(**{name: entry.get(name) for name in Row._fields if name != "note"},
+                      note=entry.get("note") or "")  # fmt: skip
+            task = row.kernel, row.size, row.dtype
+            if tasks.get(task, ("",))[0] != date:  # all ways of a task are from one run
+                tasks[task] = date, {}
+            tasks[task][1][row.way] = row  # the later of two in one minute
+    newest = max(dates)
+    versions = {name: dates[newest][0].get(name) or "?" for name in _VERSIONS}
+    rows = tuple(row for _, ways in tasks.values() for row in ways.values())
+    return Recording(device, threads, newest, versions, rows, copy, matrix)
 
 
 class Compiled(NamedTuple):
