@@ -74,4 +74,5 @@ def test_another_package_is_not_taken_for_the_copy(tmp_path):
 
 def test_faults_are_distinct():
     assert len(set(NAMES)) == len(NAMES) >= 24
-    assert len({(fault["file"], fault["new"]) for fault in FAULTS}) == len(FAULTS)
+    edits = {(fault["file"], fault["old"], fault["new"]) for fault in FAULTS}
+    assert len(edits) == len(FAULTS)
