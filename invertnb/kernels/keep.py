@@ -12,10 +12,9 @@ from torch import Tensor
 from invertnb import check
 from invertnb.kernels import bits
 from invertnb.kernels.launch import blocks_of, jit, on_device, tl, transformed, use_triton
-from invertnb.kernels.pool_switch import BY, UNROLLED, pool_switch, pool_switch_naive
+from invertnb.kernels.pool_switch import BY, UNROLLED, first_largest, pool_switch, pool_switch_naive
 from invertnb.kernels.pooling import (
-    SAMPLE, Block, Geometry, check_code, crop, dense, empty, float_key, geometry, is_last, pair_place,
-    window_place, windows_of,
+    SAMPLE, Block, Geometry, check_code, crop, dense, empty, geometry, is_last, windows_of,
 )  # fmt: skip
 from invertnb.kernels.threshold import Threshold, check_threshold
 from invertnb.kernels.unpool import kept_of, unpool, unpool_naive
@@ -121,29 +120,10 @@ def _kernel(
 ):  # fmt: skip
     """Specification: code[i] = z[i] where i is the first largest of its window (and kept), else 0."""
     first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    if PAIRED:
-        base, offset = pair_place(first, BLOCK, WIDTH, P)
-        whole = first * 2 + tl.arange(0, 2 * BLOCK) < tl.cast(windows, tl.int64) * 2
-    else:
-        base, offset = window_place(first, BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
+    value, place, base, offset, whole = first_largest(
+        z, first, windows, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q, PAIRED, SIGNED, BLOCK
+    )
     live = first + lane < windows
-    for a in tl.static_range(P):
-        if PAIRED:
-            row = tl.load(z + base + (offset + a * WIDTH), mask=whole, other=0.0)
-            left, right = tl.split(tl.reshape(row, (BLOCK, 2)))
-        for b in tl.static_range(Q):
-            if PAIRED:
-                entry = left if b == 0 else right
-            else:
-                entry = tl.load(z + base + (offset + (a * WIDTH + b) * INNER), mask=live, other=0.0)
-            key = float_key(entry, SIGNED)
-            if a + b == 0:
-                best, value, place = key, entry, tl.zeros((BLOCK,), tl.int32)
-            else:
-                larger = key > best  # strictly: the first of equals stays
-                best = tl.where(larger, key, best)
-                value = tl.where(larger, entry, value)
-                place = tl.where(larger, a * Q + b, place)
     if HAS_LEVEL:
         kept = kept_of(value, first + lane, live, level, last_equal, per_sample, INNER, ROWS * COLUMNS)
         value = tl.where(kept, value, 0.0)

@@ -149,20 +149,19 @@ def _launch(z: Tensor, values: Tensor, switches: Tensor, g: Geometry, signed: bo
 
 
 @jit
-def _kernel(
-    z, values, switches, windows,
+def first_largest(
+    z, first, windows,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, PAIRED: tl.constexpr,
     SIGNED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Specification: values[w], switches[w] = max, argmax over the p q entries of window w."""
-    first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    """Value and place of the first largest entry of each of BLOCK windows, and where these lie."""
     if PAIRED:
         base, offset = pair_place(first, BLOCK, WIDTH, P)
         live = first * 2 + tl.arange(0, 2 * BLOCK) < tl.cast(windows, tl.int64) * 2
     else:
         base, offset = window_place(first, BLOCK, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q)
-        live = first + lane < windows
+        live = first + tl.arange(0, BLOCK) < windows
     for a in tl.static_range(P):
         if PAIRED:
             row = tl.load(z + base + (offset + a * WIDTH), mask=live, other=0.0)
@@ -180,6 +179,21 @@ def _kernel(
                 best = tl.where(larger, key, best)
                 value = tl.where(larger, entry, value)
                 place = tl.where(larger, a * Q + b, place)
+    return value, place, base, offset, live
+
+
+@jit
+def _kernel(
+    z, values, switches, windows,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, PAIRED: tl.constexpr,
+    SIGNED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Specification: values[w], switches[w] = max, argmax over the p q entries of window w."""
+    first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    value, place, _, _, _ = first_largest(
+        z, first, windows, HEIGHT, WIDTH, INNER, ROWS, COLUMNS, P, Q, PAIRED, SIGNED, BLOCK
+    )
     live = first + lane < windows
     tl.store(values + first + lane, value, mask=live)
     tl.store(switches + first + lane, place.to(switches.dtype.element_ty), mask=live)

@@ -337,7 +337,7 @@ def test_values_of_the_explorer_are_those_of_the_row(cpu_only):
 
 
 def test_sources_are_those_of_the_package():
-    assert "larger = key > best" in sources.source("keep").text
+    assert "larger = key > best" in sources.source("first_largest").text
     assert sources.source("keep")._repr_markdown_().startswith("```python\ndef _kernel(")
     for name in sources.KERNELS:
         assert sources.source(name).text.startswith("def ")
@@ -345,7 +345,7 @@ def test_sources_are_those_of_the_package():
 
 
 def test_the_commentary_fits_the_kernel_and_follows_its_lines():
-    source = sources.source("keep")
+    source = sources.source("first_largest", "keep")
     sources.Commentary(source, sources.KEEP)
     flat = " ".join(source.text.split())
     places = [flat.index(code.split(" … ")[0]) for code, _ in sources.KEEP]

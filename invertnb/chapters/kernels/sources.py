@@ -71,18 +71,15 @@ def _marked(words: str) -> str:
     return re.sub("`([^`]+)`", r"<code>\1</code>", escape(words))
 
 
-#: The kernel behind M_known, in the order of its lines.
+#: The search for the largest entry and the kernel behind M_known, in the order of their lines.
 KEEP = (
-    ("first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)",
-     "A program takes `BLOCK` windows from `first` on. All its lines act on vectors of `BLOCK` lanes. "
-     "The number of the window is an int64: a batch of codes can pass 2³¹ entries."),
     ("if PAIRED: … else:",
      "Decided when the kernel is compiled, not when it runs: `tl.constexpr` arguments make one kernel for "
      "each geometry. `PAIRED` is the common case: windows of two columns in contiguous rows, none cut off."),
     ("base, offset = pair_place(first, BLOCK, WIDTH, P)",
      "Where the entries lie. Window w of pooled row r starts at 2w + r·(P-1)·`WIDTH`, so one division is "
      "enough, and neighbors in the vector are neighbors in memory."),
-    ("row = tl.load(z + base + (offset + a * WIDTH), mask=whole, other=0.0)",
+    ("row = tl.load(z + base + (offset + a * WIDTH), mask=live, other=0.0)",
      "One row of the windows, in whole words of 16 bytes a thread; `mask` stops at the last window."),
     ("left, right = tl.split(tl.reshape(row, (BLOCK, 2)))",
      "Even and odd columns: the two entries of each window. No instruction moves data between threads, "
@@ -94,6 +91,9 @@ KEEP = (
     ("value = tl.where(larger, entry, value)",
      "A selection and no branch: all lanes do the same, whatever their data."),
     ("place = tl.where(larger, a * Q + b, place)", "The switch, row-major in its window."),
+    ("first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)",
+     "A program takes `BLOCK` windows from `first` on. All its lines act on vectors of `BLOCK` lanes. "
+     "The number of the window is an int64: a batch of codes can pass 2³¹ entries."),
     ("if HAS_LEVEL:",
      "Block-sparsify in the same pass, where a threshold was given; else these lines are not compiled."),
     ("left = tl.where(place == 2 * a, value, 0.0)",
@@ -106,14 +106,14 @@ KEEP = (
 
 KERNELS = {
     "pool_switch": pool_switch._kernel, "unpool": unpool._kernel, "keep": keep._kernel,
-    "float_key": pooling.float_key, "atom_norms": atom_norms._atom_norms_kernel,
+    "first_largest": pool_switch.first_largest, "float_key": pooling.float_key, "atom_norms": atom_norms._atom_norms_kernel,
     "draw_atoms": draw_atoms._draw_atoms_kernel,
 }  # fmt: skip
 
 
-def source(name: str) -> Source:
-    """Source of a kernel: "keep", "pool_switch", "unpool", "float_key", "atom_norms", "draw_atoms"."""
-    return Source(KERNELS[name])
+def source(*names: str) -> Source:
+    """Sources of kernels and of what they call, one after the other: the keys of `KERNELS`."""
+    return Source(*(KERNELS[name] for name in names))
 
 
 def specifications() -> str:
