@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,17 @@ settings.load_profile("mutant" if MUTANT else "repeatable")
 def generator() -> torch.Generator:
     """A seeded source of random draws."""
     return torch.Generator().manual_seed(20170524)
+
+
+@pytest.fixture
+def refuses():
+    """A check that a call is refused in one clear line: `name = value: expected ...`, with these parts."""
+
+    def check(call, *parts: str) -> None:
+        with pytest.raises(ValueError) as caught:
+            call()
+        message = str(caught.value)
+        assert re.match(r"(\w+|K n) = .+: expected .+", message), message
+        assert [part for part in parts if part not in message] == [], message
+
+    return check

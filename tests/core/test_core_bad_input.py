@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 import torch
@@ -155,11 +154,5 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input(case):
-    call, *parts = CASES[case]
-    with pytest.raises(ValueError) as caught:
-        call()
-    message = str(caught.value)
-    assert re.match(r"\w+ = .+: expected .+", message), message
-    for part in parts:
-        assert part in message
+def test_bad_input(case, refuses):
+    refuses(*CASES[case])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import re
 from functools import partial
 
 import cvxpy
@@ -380,14 +379,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input(case):
-    call, *parts = CASES[case]
-    with pytest.raises(ValueError) as caught:
-        call()
-    message = str(caught.value)
-    assert re.match(r"\w+ = .+: expected .+", message), message
-    for part in parts:
-        assert part in message
+def test_bad_input(case, refuses):
+    refuses(*CASES[case])
 
 
 def test_steps_1_and_3_of_algorithm_2():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 import torch
@@ -172,11 +171,5 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input(case):
-    run, *parts = CASES[case]
-    with pytest.raises(ValueError) as caught:
-        run()
-    message = str(caught.value)
-    assert re.match(r"(\w+|K n) = .+: expected .+", message), message
-    for part in parts:
-        assert part in message
+def test_bad_input(case, refuses):
+    refuses(*CASES[case])

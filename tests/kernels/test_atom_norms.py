@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 import torch
@@ -207,12 +206,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input(name):
+def test_bad_input(name, refuses):
     changes, *parts = BAD[name]
     given = {"table": TABLE, "n": (6,), "index": INDEX, "code": CODE, **changes}
-    with pytest.raises(ValueError) as caught:
-        atom_norms(*(given[key] for key in ("table", "n", "index", "code")))
-    message = str(caught.value)
-    assert re.match(r"\w+ = .+: expected .+", message), message
-    for part in parts:
-        assert part in message
+    refuses(lambda: atom_norms(*(given[key] for key in ("table", "n", "index", "code"))), *parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from itertools import combinations
 
@@ -216,12 +215,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input(case):
+def test_bad_input(case, refuses):
     changes, *parts = BAD[case]
     given = {"blocks": blocks_of(5, 4), "samples": 3, "entries": 3, "key": KEY, **changes}
-    with pytest.raises(ValueError) as caught:
-        draw_atoms(given.pop("blocks"), given.pop("samples"), **given)
-    message = str(caught.value)
-    assert re.match(r"\w+ = .+: expected .+", message), message
-    for part in parts:
-        assert part in message
+    refuses(lambda: draw_atoms(given.pop("blocks"), given.pop("samples"), **given), *parts)
