@@ -36,7 +36,7 @@ class Parameters(notebook.Parameters):
     matrices: int = parameter(20, minimum=2, help="filter banks at k = 10")
     signals: int = parameter(10, minimum=2, help="signals per filter bank at k = 10")
     rate_matrices: int = parameter(4, minimum=2, help="filter banks per k of the recovery table")
-    rate_signals: int = parameter(16, minimum=2, help="signals per bank of the recovery table")
+    rate_signals: int = parameter(12, minimum=2, help="signals per bank of the recovery table")
     networks: int = parameter(4, minimum=2, help="random networks of three layers")
 
 
