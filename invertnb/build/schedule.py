@@ -41,14 +41,14 @@ def execute_all(
         order = sorted(chapters, key=usual_seconds, reverse=True)
         pool = ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1))
         pending = {chapter.name: pool.submit(work, chapter) for chapter in order}
+        wait = True
         try:
             return {name: task.result() for name, task in pending.items()}
-        except Exception:
-            pool.shutdown(cancel_futures=True)
-            raise
         except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
+            wait = False
             raise
+        finally:
+            pool.shutdown(wait, cancel_futures=True)
 
 
 def execute_one(

@@ -12,9 +12,9 @@ from torch import Tensor
 from invertnb import check
 from invertnb.kernels import bits
 from invertnb.kernels.launch import blocks_of, jit, on_device, tl, transformed, use_triton
-from invertnb.kernels.pool_switch import BY, UNROLLED, first_largest, pool_switch, pool_switch_naive
+from invertnb.kernels.pool_switch import BY, first_largest, pool_switch, pool_switch_naive
 from invertnb.kernels.pooling import (
-    SAMPLE, Block, Geometry, check_code, crop, dense, empty, geometry, is_last, windows_of,
+    SAMPLE, UNROLLED, Block, Geometry, check_code, crop, dense, empty, geometry, is_last, windows_of,
 )  # fmt: skip
 from invertnb.kernels.threshold import Threshold, check_threshold
 from invertnb.kernels.unpool import kept_of, unpool, unpool_naive

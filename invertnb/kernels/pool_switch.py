@@ -14,12 +14,12 @@ from invertnb import check
 from invertnb.kernels import bits
 from invertnb.kernels.launch import blocks_of, jit, on_device, tl, transformed, use_triton
 from invertnb.kernels.pooling import (
-    SAMPLE, Block, Geometry, cells, check_code, crop, dense, empty, float_key, geometry, is_last, pair_place,
-    pooled_shape, switch_dtype, window_place, windows_of,
+    SAMPLE, UNROLLED, Block, Geometry, cells, check_code, crop, dense, empty, float_key, geometry, is_last,
+    pair_place, pooled_shape, switch_dtype, window_place, windows_of,
 )  # fmt: skip
 
 # Windows with more entries are not unrolled but take one tile of registers each, up to WIDEST.
-UNROLLED, WIDEST = 16, 1024
+WIDEST = 1024
 BY = ("abs", "signed")
 
 

@@ -128,6 +128,8 @@ def windows_of(z: Tensor, g: Geometry) -> int:
     return (1024 if g.paired else 2048) // z.element_size()
 
 
+# Windows of at most so many entries are worked on entry by entry.
+UNROLLED = 16
 # Offsets inside a sample are 32 bits wide, those of lanes beyond its end included.
 SAMPLE = 2**31 - 2**20
 

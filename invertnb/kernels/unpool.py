@@ -17,12 +17,12 @@ from invertnb.kernels.launch import (
     DTYPES, blocks_of, jit, on_device, tl, transformed, use_triton,
 )  # fmt: skip
 from invertnb.kernels.pooling import (
-    SAMPLE, Block, Geometry, cells, check_code, crop, dense, empty, float_key, geometry, is_last, pair_place,
-    pooled_shape, uncells, window_place, windows_of,
+    SAMPLE, UNROLLED, Block, Geometry, cells, check_code, crop, dense, empty, float_key, geometry, is_last,
+    pair_place, pooled_shape, uncells, window_place, windows_of,
 )  # fmt: skip
 from invertnb.kernels.threshold import Threshold, at_least, check_threshold
 
-UNROLLED, MANY = 16, 64
+MANY = 64
 SWITCHES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 

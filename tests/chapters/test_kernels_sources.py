@@ -15,7 +15,7 @@ def test_sources_are_those_of_the_package():
 
 
 def test_the_commentary_fits_the_kernel_and_follows_its_lines():
-    source = sources.source("first_largest", "keep")
+    source = sources.source("keep", "first_largest")
     sources.Commentary(source, sources.KEEP)
     flat = " ".join(source.text.split())
     places = [flat.index(code.split(" … ")[0]) for code, _ in sources.KEEP]

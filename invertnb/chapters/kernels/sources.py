@@ -71,16 +71,30 @@ def _marked(words: str) -> str:
     return re.sub("`([^`]+)`", r"<code>\1</code>", escape(words))
 
 
-#: The search for the largest entry and the kernel behind M_known, in the order of their lines.
+#: The kernel behind M_known and the search that it calls, in the order of their lines.
 KEEP = (
+    ("first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)",
+     "A program takes `BLOCK` windows from `first` on. All its lines act on vectors of `BLOCK` lanes. "
+     "The number of the window is an int64: a batch of codes can pass 2³¹ entries."),
+    ("value, place, base, offset, whole = first_largest(",
+     "The search, which `pool_switch` has too; its own lines follow below. It also returns where the "
+     "windows lie."),
+    ("if HAS_LEVEL:",
+     "Block-sparsify in the same pass, where a threshold was given; else these lines are not compiled."),
     ("if PAIRED: … else:",
      "Decided when the kernel is compiled, not when it runs: `tl.constexpr` arguments make one kernel for "
      "each geometry. `PAIRED` is the common case: windows of two columns in contiguous rows, none cut off."),
+    ("left = tl.where(place == 2 * a, value, 0.0)",
+     "Back to an entry: the value where its place is, zero elsewhere."),
+    ("row = tl.reshape(tl.join(left, right), (2 * BLOCK,))",
+     "The inverse of the split below, so that the row is stored in whole words."),
+    ("tl.store(code + base + (offset + a * WIDTH), row, mask=whole)",
+     "Every entry of the code is written once. Nothing has to be filled with zeros before."),
     ("base, offset = pair_place(first, BLOCK, WIDTH, P)",
      "Where the entries lie. Window w of pooled row r starts at 2w + r·(P-1)·`WIDTH`, so one division is "
      "enough, and neighbors in the vector are neighbors in memory."),
     ("row = tl.load(z + base + (offset + a * WIDTH), mask=live, other=0.0)",
-     "One row of the windows, in whole words of 16 bytes a thread; `mask` stops at the last window."),
+     "The search takes one row of the windows at a time, in whole words of 16 bytes a thread; `mask` stops at the last window."),
     ("left, right = tl.split(tl.reshape(row, (BLOCK, 2)))",
      "Even and odd columns: the two entries of each window. No instruction moves data between threads, "
      "for a thread holds both."),
@@ -91,17 +105,6 @@ KEEP = (
     ("value = tl.where(larger, entry, value)",
      "A selection and no branch: all lanes do the same, whatever their data."),
     ("place = tl.where(larger, a * Q + b, place)", "The switch, row-major in its window."),
-    ("first, lane = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)",
-     "A program takes `BLOCK` windows from `first` on. All its lines act on vectors of `BLOCK` lanes. "
-     "The number of the window is an int64: a batch of codes can pass 2³¹ entries."),
-    ("if HAS_LEVEL:",
-     "Block-sparsify in the same pass, where a threshold was given; else these lines are not compiled."),
-    ("left = tl.where(place == 2 * a, value, 0.0)",
-     "Back to an entry: the value where its place is, zero elsewhere."),
-    ("row = tl.reshape(tl.join(left, right), (2 * BLOCK,))",
-     "The inverse of the split above, so that the row is stored in whole words too."),
-    ("tl.store(code + base + (offset + a * WIDTH), row, mask=whole)",
-     "Every entry of the code is written once. Nothing has to be filled with zeros before."),
 )  # fmt: skip
 
 KERNELS = {
