@@ -1,0 +1,180 @@
+"""How the embedded checkpoint was made: VGG-16 (configuration D) at half width on CIFAR-10.
+
+    python -m invertnb.networks.train DATA OUT
+
+DATA is torchvision's folder with `cifar-10-batches-py`, or a tree `train/<class>/*.png`,
+`test/<class>/*.png`. OUT receives `state.pt` after every epoch, from which a later call goes on,
+and at the end the checkpoint (float16 safetensors, batch norm folded in) and its card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.datasets import CIFAR10, ImageFolder
+
+# Simonyan and Zisserman (2015), table 1, column D: the widths of the five blocks.
+BLOCKS = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
+# Mean and standard deviation of the training images' channels, in units of 1.
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All that decides the result, besides the data."""
+
+    width: float = 0.5
+    epochs: int = 40
+    batch: int = 128
+    rate: float = 0.1
+    warmup: float = 0.15
+    momentum: float = 0.9
+    decay: float = 5e-4
+    pad: int = 4
+    cutout: int = 8
+    seed: int = 0
+
+
+def images(data: Path) -> dict[str, Tensor]:
+    """Training and test images (N, 3, 32, 32) as uint8, with their labels."""
+    found = {}
+    for split in ("train", "test"):
+        if (data / "cifar-10-batches-py").is_dir():
+            source = CIFAR10(str(data), train=split == "train")
+            pixels, labels = source.data, source.targets
+        else:
+            source = ImageFolder(str(data / split))
+            pixels = np.stack([np.asarray(image) for image, _ in source])
+            labels = source.targets
+        found[split] = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+        found[f"{split} labels"] = torch.tensor(labels)
+    return found
+
+
+def network(width: float) -> nn.Sequential:
+    """The thirteen convolutions with batch norm and ReLU, five poolings and one linear layer."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for block in BLOCKS:
+        for full in block:
+            out = round(full * width)
+            layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out)]
+            layers += [nn.ReLU(inplace=True)]
+            channels = out
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, 10))
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    mean, std = (torch.tensor(three).view(3, 1, 1) for three in (MEAN, STD))
+    images = (pixels.float() / 255 - mean.to(pixels.device)) / std.to(pixels.device)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def augment(pixels: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Normalized images shifted by up to `pad`, mirrored or not, with one square of the mean."""
+    size, side = pixels.shape[0], pixels.shape[2]
+    padded = F.pad(pixels.float(), (recipe.pad,) * 4, mode="reflect")
+
+    def integers(high: int) -> Tensor:
+        return torch.randint(high, (size, 1), generator=generator)
+
+    along = torch.arange(side)
+    rows = integers(2 * recipe.pad + 1) + along
+    columns = integers(2 * recipe.pad + 1) + along
+    columns = torch.where(integers(2) == 1, columns.flip(1), columns)
+    which = torch.arange(size)[:, None, None]
+    moved = padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    half = recipe.cutout // 2
+    down, right = (along - integers(side) for _ in range(2))
+    cut = (down.abs() <= half)[:, None, :, None] & (right.abs() <= half)[:, None, None, :]
+    return normalize(moved).masked_fill_(cut, 0.0)
+
+
+def accuracy(net: nn.Module, pixels: Tensor, labels: Tensor, dtype: torch.dtype) -> float:
+    net.eval()
+    with torch.inference_mode(), torch.autocast(pixels.device.type, dtype):
+        right = sum(
+            int((net(normalize(some)).argmax(1) == truth).sum())
+            for some, truth in zip(pixels.split(500), labels.split(500), strict=True)
+        )
+    return right / len(labels)
+
+
+def schedule(step: int, steps: int, recipe: Recipe) -> float:
+    """The learning rate: up in a straight line for the warm-up, and down to zero."""
+    rise = recipe.warmup * steps
+    return recipe.rate * min((step + 1) / rise, (steps - step) / (steps - rise))
+
+
+def save(state: object, path: Path) -> None:
+    """Written beside and renamed, so that a kill leaves the state of the last epoch."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def train(data: Path, out: Path, recipe: Recipe, device: str) -> tuple[nn.Sequential, list[dict]]:
+    """The trained network and a record for each epoch; goes on from OUT/state.pt."""
+    out.mkdir(parents=True, exist_ok=True)
+    sets = {name: tensor.to(device) for name, tensor in images(data).items()}
+    torch.manual_seed(recipe.seed)
+    net = network(recipe.width).to(device, memory_format=torch.channels_last)
+    weights = [p for p in net.parameters() if p.dim() > 1]
+    others = [p for p in net.parameters() if p.dim() == 1]
+    groups = [{"params": weights, "weight_decay": recipe.decay}, {"params": others}]
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=True)
+    history: list[dict] = []
+    if (out / "state.pt").exists():
+        state = torch.load(out / "state.pt", weights_only=True, map_location=device)
+        if state["recipe"] != dataclasses.asdict(recipe):
+            raise ValueError(f"{out / 'state.pt'}: expected the state of {recipe}")
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+        history = state["history"]
+    steps = len(sets["train"]) // recipe.batch
+    for epoch in range(len(history), recipe.epochs):
+        begin = time.monotonic()
+        # A generator for each epoch: what follows a resumption is what would have followed anyway.
+        generator = torch.Generator().manual_seed(recipe.seed * 10**6 + epoch)
+        order = torch.randperm(len(sets["train"]), generator=generator)
+        net.train()
+        lost = right = 0.0
+        for step in range(steps):
+            rate = schedule(epoch * steps + step, recipe.epochs * steps, recipe)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            some = order[step * recipe.batch : (step + 1) * recipe.batch].to(device)
+            truth = sets["train labels"][some]
+            with torch.autocast(device, torch.bfloat16):
+                scores = net(augment(sets["train"][some], recipe, generator))
+                loss = F.cross_entropy(scores.float(), truth)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            lost += float(loss.detach())
+            right += float((scores.argmax(1) == truth).float().mean())
+        tested = accuracy(net, sets["test"], sets["test labels"], torch.bfloat16)
+        record = {"loss": lost / steps, "train": right / steps, "test": tested}
+        history.append(record | {"seconds": time.monotonic() - begin})
+        state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+        save(state | {"recipe": dataclasses.asdict(recipe)}, out / "state.pt")
+        print(f"epoch {epoch + 1}", {name: round(value, 4) for name, value in history[-1].items()})
+    return net, history
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    train(arguments.data, arguments.out, Recipe(), "cuda" if torch.cuda.is_available() else "cpu")
