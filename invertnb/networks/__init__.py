@@ -1,0 +1,21 @@
+"""Real networks for sections 4.3 to 4.5: VGG-16 and AlexNet by layer, their weights, and images.
+
+Every `Network` carries a `Source` that says which weights it has, and every `Images` says what it
+shows: a chapter writes both beside its numbers. Nothing is replaced by something else in silence.
+"""
+
+from invertnb.networks.architecture import ALEXNET, VGG16, Network, Preprocessing, Source
+from invertnb.networks.images import Images, open_images
+from invertnb.networks.weights import gaussian, load
+
+__all__ = [
+    "ALEXNET",
+    "VGG16",
+    "Images",
+    "Network",
+    "Preprocessing",
+    "Source",
+    "gaussian",
+    "load",
+    "open_images",
+]

@@ -4,7 +4,8 @@
 
 DATA is torchvision's folder with `cifar-10-batches-py`, or a tree `train/<class>/*.png`,
 `test/<class>/*.png`. OUT receives `state.pt` after every epoch, from which a later call goes on,
-and at the end the checkpoint (float16 safetensors, batch norm folded in) and its card.
+and at the end the checkpoint (float16 safetensors, batch norm folded in) and its card, which then
+take their place in this package's folder `static`.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.datasets import CIFAR10, ImageFolder
 
-# Simonyan and Zisserman (2015), table 1, column D: the widths of the five blocks.
-BLOCKS = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
-# Mean and standard deviation of the training images' channels, in units of 1.
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+from invertnb.networks.architecture import PREPROCESSING, VGG16, Network, Source
+from invertnb.networks.download import sha256
+from invertnb.networks.weights import EMBEDDED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ def network(width: float) -> nn.Sequential:
     """The thirteen convolutions with batch norm and ReLU, five poolings and one linear layer."""
     layers: list[nn.Module] = []
     channels = 3
-    for block in BLOCKS:
+    for block in VGG16.blocks:
         for full in block:
             out = round(full * width)
             layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out)]
@@ -75,8 +76,8 @@ def network(width: float) -> nn.Sequential:
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    mean, std = (torch.tensor(three).view(3, 1, 1) for three in (MEAN, STD))
-    images = (pixels.float() / 255 - mean.to(pixels.device)) / std.to(pixels.device)
+    """Bytes (or their values as floats) as the network takes them."""
+    images = PREPROCESSING["cifar10"](pixels.float() / 255)
     return images.contiguous(memory_format=torch.channels_last)
 
 
@@ -172,9 +173,66 @@ def train(data: Path, out: Path, recipe: Recipe, device: str) -> tuple[nn.Sequen
     return net, history
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+def fold(net: nn.Sequential) -> dict[str, Tensor]:
+    """Weights and biases by layer's name, batch norm folded into the convolution before it."""
+    tensors, modules, names = {}, list(net), iter(VGG16.convolutions)
+    for conv, norm in zip(modules, modules[1:], strict=False):
+        if isinstance(norm, nn.BatchNorm2d):
+            name = next(names)
+            scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+            tensors[f"{name}.weight"] = conv.weight.double() * scale.view(-1, 1, 1, 1)
+            tensors[f"{name}.bias"] = norm.bias.double() - norm.running_mean.double() * scale
+    tensors["classifier.weight"], tensors["classifier.bias"] = modules[-1].weight, modules[-1].bias
+    return {name: each.detach().cpu() for name, each in tensors.items()}
+
+
+def folded_accuracy(tensors: dict[str, Tensor], pixels: Tensor, labels: Tensor) -> float:
+    """Share of images that a folded network gets right, computed in float32."""
+    source = Source("file", "as trained")
+    chain = Network(VGG16, tensors, PREPROCESSING["cifar10"], source)
+    weight, bias = (tensors[f"classifier.{part}"].float() for part in ("weight", "bias"))
+    right = 0
+    for some, truth in zip(pixels.cpu().split(500), labels.cpu().split(500), strict=True):
+        top = chain.activations(some.float() / 255, ["pool(5)"])["pool(5)"].flatten(1)
+        right += int(((top @ weight.T + bias).argmax(1) == truth).sum())
+    return right / len(labels)
+
+
+def publish(net: nn.Sequential, history: list[dict], data: Path, out: Path, recipe: Recipe) -> None:
+    """The checkpoint and its card, which says all that is known of it."""
+    tensors = {name: each.half() for name, each in fold(net).items()}
+    sets = images(data)
+    path = out / EMBEDDED.name
+    save_file(tensors, path)
+    card = {
+        "model": "VGG-16, configuration D, at half width; batch norm folded in; float16",
+        "data": "CIFAR-10 (Krizhevsky 2009), 50,000 training images, 10,000 test images",
+        "recipe": dataclasses.asdict(recipe),
+        "accuracy": {
+            "trained, bfloat16": history[-1]["test"],
+            "folded, float16 weights": folded_accuracy(tensors, sets["test"], sets["test labels"]),
+        },
+        "curves": {
+            key: [round(record[key], 4) for record in history] for key in ("loss", "train", "test")
+        },
+        "minutes": round(sum(record["seconds"] for record in history) / 60, 1),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "sha256": sha256(path),
+    }
+    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    print(json.dumps(card["accuracy"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=Path, help="CIFAR-10, as torchvision or as folders of PNG files")
+    parser.add_argument("out", type=Path, help="folder for the state and the checkpoint")
     arguments = parser.parse_args()
-    train(arguments.data, arguments.out, Recipe(), "cuda" if torch.cuda.is_available() else "cpu")
+    recipe = Recipe()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    net, history = train(arguments.data, arguments.out, recipe, device)
+    publish(net, history, arguments.data, arguments.out, recipe)
+
+
+if __name__ == "__main__":
+    main()
