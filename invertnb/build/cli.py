@@ -15,6 +15,7 @@ import typer
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from ..notebook.claims import show
 from ..notebook.project import root as find_root
 from . import BuildError, notebooks
 from .chapters import PROFILES, chapter, chapters
@@ -76,6 +77,10 @@ def run(
     settings: Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="a parameter")] = [],
     device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
     profile: Annotated[str, typer.Option(help=" or ".join(PROFILES))] = "embedded",
+    record: Annotated[
+        bool, typer.Option("--record", help="compute what the chapter records and write it to "
+                           "book/recorded/, which the book shows; the notebook is not executed")
+    ] = False,
 ) -> None:
     """Execute one chapter with other parameters; the book is left as it is."""
     from . import gather
@@ -86,11 +91,17 @@ def run(
     if device is not None:
         given["device"] = device
     parameters = asked.parameters(profile, given)
+    if record:
+        from .record import record as keep
+
+        path = keep(asked, parameters, ["invertnb", *sys.argv[1:]])
+        print(path.relative_to(root))
+        return
     done = execute_one(asked, parameters, profile, console)
     path = root / "_build" / "runs" / f"{name}-{done.about['fingerprint'][:10]}.ipynb"
     notebooks.write(done.notebook, path)
-    for record in gather.records(done.notebook):
-        print(f"{record['claim']}: {record['value']}: {record['verdict']}")
+    for found in gather.records(done.notebook):
+        print(f"{found['claim']}: {show(found['value'])}: {found['verdict']}")
     print(path)
 
 
@@ -118,7 +129,6 @@ def ledger(
 ) -> None:
     """Every claim of the paper with our number and verdict."""
     from . import gather
-    from ..notebook.claims import show
 
     rows = gather.latest(find_root())
     if as_json:

@@ -4,6 +4,7 @@ from .explorer import Choice, Explorer, Slider, View
 from .figures import PALETTE, figure
 from .ledger import Record, Records, record
 from .parameters import Parameters, parameter
+from .recorded import Recorded, Recording, load_recorded
 
 __all__ = [
     "PALETTE",
@@ -11,10 +12,13 @@ __all__ = [
     "Explorer",
     "Parameters",
     "Record",
+    "Recorded",
+    "Recording",
     "Records",
     "Slider",
     "View",
     "figure",
+    "load_recorded",
     "parameter",
     "record",
 ]

@@ -50,14 +50,19 @@ class Claim:
     chapter: str
     reading: str = "as stated"
 
-    def judge(self, value: float | bool, spread: Spread = None, shape: bool | None = None) -> str:
+    def judge(
+        self, value: float | bool | None, spread: Spread = None, shape: bool | None = None
+    ) -> str:
         """The verdict on our ``value`` (with its spread over seeds) under this claim's rule.
 
+        None stands for no value of the claim's tier: the verdict is what the claim waits for.
         ``shape`` says whether the trend that the claim is about held where the value itself does not.
 
         Raises:
             ValueError: a truth value for a numeric rule or the reverse; no spread for ``within_sd``.
         """
+        if value is None:
+            return NEEDS[self.tier]
         if (self.rule == "holds") != isinstance(value, bool):
             wanted = "True or False" if self.rule == "holds" else "a number"
             raise ValueError(f"value={value!r} of claim {self.id!r}: expected {wanted}")
@@ -134,8 +139,10 @@ def find(claims: Mapping[str, Claim], identity: str) -> Claim:
     return claims[identity]
 
 
-def show(value: float | bool | str) -> str:
-    """A number as the ledger prints it: four significant digits."""
+def show(value: float | bool | str | None) -> str:
+    """A number as the ledger prints it: four significant digits; a dash where there is none."""
+    if value is None:
+        return "–"
     if isinstance(value, bool):
         return "holds" if value else "does not hold"
     return value if isinstance(value, str) else f"{value:.4g}"
@@ -150,7 +157,7 @@ def show_spread(spread: Spread) -> str:
     return f"± {spread:.2g}"
 
 
-def show_ours(value: float | bool, spread: Spread = None) -> str:
+def show_ours(value: float | bool | None, spread: Spread = None) -> str:
     """Our value with its spread: "1.43 ± 0.012", "0.98, 0.87 to 1.12", "does not hold (0.84 to 1.1)"."""
     width = show_spread(spread)
     if isinstance(value, bool):

@@ -33,7 +33,7 @@ class Record:
     """One claim with our value; shows itself in a notebook."""
 
     claim: book.Claim
-    value: float | bool
+    value: float | bool | None
     spread: book.Spread
     verdict: str
     readings: tuple[Reading, ...] = field(default=())
@@ -61,7 +61,7 @@ class Records(tuple):
 
 def record(
     claim: str,
-    value: float | bool,
+    value: float | bool | None,
     spread: float | tuple[float, float] | None = None,
     *,
     shape: bool | None = None,
@@ -72,17 +72,23 @@ def record(
 
     Args:
         claim: the claim's id, as ``"table4.random.(2,1)"``.
-        value: our number under the claim's stated reading; for a statement, whether it held.
+        value: our number under the claim's stated reading; for a statement, whether it held; None
+            where nothing of the claim's tier ran, as where its weights are not to be had. What ran
+            in its stead is a reading, and never the value.
         spread: standard deviation over seeds, or the range (low, high) that was seen.
         shape: whether the trend held where the value does not; gives the verdict "shape only".
         readings: other readings of the text, ``{name: value or (value, spread)}``; each is judged too.
         note: what a reader must know beside the number.
 
     Raises:
-        ValueError: unknown claim, a value that is not finite, or of a kind that the rule cannot judge.
+        ValueError: unknown claim, a value that is not finite, or of a kind that the rule cannot
+            judge; None for a claim that waits for nothing.
     """
     entry = book.find(book.load(), claim)
-    value, spread = _number(claim, value), _spread(claim, spread)
+    if value is None and entry.tier == "embedded":
+        raise ValueError(f"value=None of claim {claim!r}: expected a finite number or True/False, as its tier is embedded")
+    value = None if value is None else _number(claim, value)
+    spread = _spread(claim, spread)
     others = []
     for name, given in (readings or {}).items():
         other, width = given if isinstance(given, tuple) else (given, None)
@@ -168,7 +174,7 @@ def _table(records: Records) -> str:
     )
 
 
-def result(value: float | bool, spread: book.Spread, verdict: str, more: str = "") -> str:
+def result(value: float | bool | None, spread: book.Spread, verdict: str, more: str = "") -> str:
     """The cells for our value and its verdict; the labels serve phones, where rows become blocks."""
     ours = html.escape(book.show_ours(value, spread))
     return f'<td data-label="ours">{ours}{more}</td><td data-label="verdict">{badge(verdict)}</td>'

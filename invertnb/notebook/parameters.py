@@ -12,6 +12,7 @@ import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,12 +25,15 @@ def parameter(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple | None = None,
+    path: bool = False,
 ) -> Any:
     """Declare a field of a :class:`Parameters` dataclass, with the values that it admits.
 
-    For a tuple-valued field the bounds and choices hold for each of its entries.
+    For a tuple-valued field the bounds and choices hold for each of its entries. A field with
+    path=True may be the path of a file or folder: one given on a command line is understood from
+    where the command is called, not from where the notebook runs.
     """
-    limits = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
+    limits = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "path": path}
     return dataclasses.field(default=default, metadata=limits)
 
 
@@ -70,6 +74,8 @@ class Parameters:
                 near = difflib.get_close_matches(name, fields, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(fields)}"
                 raise ValueError(f"unknown parameter {name!r}: {hint}")
+            if fields[name].metadata["path"] and Path(text).exists():
+                text = str(Path(text).resolve())
             values[name] = _checked(fields[name], kinds[name], _from_text(name, kinds[name], text))
         cls(**values)
         return values
