@@ -8,6 +8,7 @@ from invertnb.lasso import LassoResult, lasso
 from invertnb.least_squares import least_squares
 from invertnb.model import ModelSparse, Projection
 from invertnb.operators import FilterBank, adjoint_test
+from invertnb.recover import Recovery, recover
 
 __all__ = [
     "FilterBank",
@@ -16,12 +17,14 @@ __all__ = [
     "ModelSparse",
     "Moments",
     "Projection",
+    "Recovery",
     "adjoint_test",
     "coherence",
     "encode",
     "iht",
     "lasso",
     "least_squares",
+    "recover",
     "response_moments",
     "rip",
     "theory",
