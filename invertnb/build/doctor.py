@@ -56,4 +56,4 @@ def _weights() -> tuple[str, str]:
     found = sorted(path.name for kind in ("vgg16*", "alexnet*") for path in cache.glob(kind))
     if found:
         return "weights", f"torchvision's cache holds {', '.join(found)}: tier weights"
-    return "weights", "no pretrained VGG-16 or AlexNet in torchvision's cache: tier embedded"
+    return "weights", "no VGG-16 or AlexNet of torchvision's in its cache: the embedded checkpoint"

@@ -6,7 +6,7 @@ shows: a chapter writes both beside its numbers. Nothing is replaced by somethin
 
 from invertnb.networks.architecture import ALEXNET, VGG16, Network, Preprocessing, Source
 from invertnb.networks.images import Images, open_images
-from invertnb.networks.weights import gaussian, load
+from invertnb.networks.weights import card, gaussian, load
 
 __all__ = [
     "ALEXNET",
@@ -15,6 +15,7 @@ __all__ = [
     "Network",
     "Preprocessing",
     "Source",
+    "card",
     "gaussian",
     "load",
     "open_images",

@@ -104,13 +104,17 @@ def gaussian(
     return Network(architecture, tensors, PREPROCESSING["torchvision"], Source("random", label))
 
 
+def card() -> dict:
+    """What is known of the embedded checkpoint: data, recipe, seed, accuracy, curves, hash."""
+    return json.loads(EMBEDDED.with_suffix(".json").read_text())
+
+
 def _embedded(chain: Architecture) -> Network:
     if chain.name != "vgg16":
         check.fail("weights", "embedded", f"torchvision or a file: none of {chain.name} is embedded")
-    card = json.loads(EMBEDDED.with_suffix(".json").read_text())
-    found = sha256(EMBEDDED)
-    if found != card["sha256"]:
-        check.fail("weights", EMBEDDED.name, f"SHA-256 {card['sha256']}, but found {found}")
+    expected, found = card()["sha256"], sha256(EMBEDDED)
+    if found != expected:
+        check.fail("weights", EMBEDDED.name, f"SHA-256 {expected}, but found {found}")
     label = "embedded checkpoint: VGG-16 at half width, trained on CIFAR-10"
     source = Source("embedded", label, EMBEDDED.name, found)
     return Network(chain, load_file(EMBEDDED), PREPROCESSING["cifar10"], source)

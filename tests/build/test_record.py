@@ -29,7 +29,7 @@ def test_a_recording_is_written_with_how_it_was_made(tmp_path):
     assert entry["results"] == {"seed": 7}
     about = entry["about"]
     assert about["command"].endswith("weights=x.npz") and "/data" not in path.read_text()
-    assert about["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(about["versions"]["torch"])
     assert (about["seed"], about["inputs"]) == (7, {"weights": "file x.npz"})
     assert "threads" in about["device"] and about["seconds"] >= 0
 
