@@ -80,17 +80,11 @@ def _flat(tap: Sequence[int], l: int) -> int:
     return tap[0] if len(tap) == 1 else tap[0] * l + tap[1]
 
 
-def _cropped(bank: FilterBank, n: int) -> set[tuple[int, int]]:
-    """Taps that are cropped before and behind the signal, of all n rows along an axis."""
-    p = bank.padding
-    return {(max(p - a, 0), max(a - (n - 1 - p), 0)) for a in range(n)}
-
-
 def shift_coherence(bank: FilterBank) -> Tensor:
     """mu_s, the largest ``|<row of i, row of j shifted by s>|`` over filters, i != j for s = 0.
 
     The rows are those of the bank as given, not scaled to unit norm; with padding the cropped ones
-    count, too, at signals of side l or more. Without padding mu_s is the maximum over i and j of
+    count, too, of a signal long enough for all pairs of rows to occur. Without padding mu_s is the maximum over i and j of
     the magnitudes of `FilterBank.gram`. After Papyan, Sulam and Elad (2017, shifted coherence).
 
     Returns:
@@ -100,14 +94,17 @@ def shift_coherence(bank: FilterBank) -> Tensor:
         ValueError: no FilterBank, or one with a stride.
     """
     exact = _stride_one(bank)
-    return _shift_coherence(exact, (2 * exact.padding + 1,) * exact.dims)
+    return _shift_coherence(exact, (2 * (exact.padding + exact.l) - 1,) * exact.dims)
 
 
 def _shift_coherence(exact: FilterBank, n: tuple[int, ...]) -> Tensor:
     mu = exact.weight.new_zeros((2 * exact.l - 1,) * exact.dims)
-    taps = _tap_products(exact)
-    for crop in product(*(_cropped(exact, side) for side in n)):
+    taps, places = _tap_products(exact), [_places(exact, side, 1) for side in n]
+    occur = [{(p[:2], s) for p in axis for s in range(p.low, p.high + 1)} for axis in places]
+    for crop in product(*({p[:2] for p in axis} for axis in places)):
         for shift, products in _products(exact, taps, crop):
+            if not all(pair in axis for pair, axis in zip(zip(crop, shift, strict=True), occur, strict=True)):
+                continue
             size = products.abs()
             if not any(shift):
                 size.fill_diagonal_(0.0)
@@ -201,7 +198,6 @@ def local_rows(bank: FilterBank, model: ModelSparse, size: Size) -> LocalRows:
             curves.append(sums.amax(0))
     longest = max(map(len, curves))
     curve = torch.stack([F.pad(c, (0, longest - len(c)), value=float(c[-1])) for c in curves]).amax(0)
-    # Of filters that meet no stripe but their own, or of cropped rows, there are fewer windows.
     curve = curve[: model.k] if model.k is not None else curve
     terms = 2 * (exact.weight[0].numel() + longest) * torch.arange(1, len(curve) + 1)
     largest = float(exact.weight.flatten(1).square().sum(1).max())
