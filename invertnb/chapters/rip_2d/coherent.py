@@ -1,0 +1,112 @@
+"""Does a smaller coherence bring better ratios and reconstructions? Layers, blends and twins."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from invertnb import FilterBank, coherence
+from invertnb.chapters.rip_2d.ratios import WINDOW, codes, deviation, measure, nonzeros
+from invertnb.model import ModelSparse
+from invertnb.networks import Network
+
+#: Side of the codes.
+SIDE = 8
+#: Nonzeros of the codes, in percent: those of conv(5,2) in Table 2.
+PERCENT = 20.6
+#: Share of a filter's energy that is one common filter.
+BLENDS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+#: Pairs of equal filters.
+TWINS = (0, 1, 8)
+#: The rank correlation from which on "the smaller, the smaller" holds.
+CRITERION = 0.8
+
+
+class Point(NamedTuple):
+    """One bank.
+
+    Attributes:
+        coherence: absolute, filters in place.
+        delta: root mean square of ratio^2 - 1 of random codes with signs, full boundary.
+        error: mean relative error of one step, the switches known, at the norm of the signal.
+    """
+
+    coherence: float
+    delta: float
+    error: float
+
+
+def point(bank: FilterBank, samples: int, generator: torch.Generator, *, side: int = SIDE) -> Point:
+    """The coherence of a bank beside what is said to go with it."""
+    k = nonzeros(PERCENT, bank.K, side)
+    z = codes(bank, k, samples, generator, side=side)
+    whole = FilterBank(bank.weight)
+    size = (side + bank.l - 1,) * 2
+    x = whole.synthesis(z, size)
+    error = one_step_error(x, whole, ModelSparse(WINDOW, k), size)
+    delta = float(deviation(measure(z, bank).full).square().mean().sqrt())
+    return Point(float(coherence(bank.weight)), delta, float(error.mean()))
+
+
+def one_step_error(
+    x: Tensor, bank: FilterBank, model: ModelSparse, size: tuple[int, int]
+) -> Tensor:
+    """||x - c x_hat|| / ||x|| with x_hat = W^T M(Wx, k) at the norm of x, as in section 4.5."""
+    x_hat = bank.synthesis(model.project(bank.analysis(x)).code, size)
+    length = x.flatten(1).norm(dim=1)
+    scale = (length / x_hat.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+    return (x - scale * x_hat).flatten(1).norm(dim=1) / length
+
+
+def layers(network: Network, samples: int, generator: torch.Generator) -> dict[str, Point]:
+    """Every layer of a network that has more than three input channels."""
+    return {
+        name: point(network.bank(name), samples, generator)
+        for name in network.convolutions[1:]
+    }  # fmt: skip
+
+
+def blends(K: int, M: int, samples: int, generator: torch.Generator) -> dict[str, Point]:
+    """Random filters that share one filter, to a growing part."""
+    own = _random(K, M, generator)
+    common = _random(1, M, generator)
+    return {
+        f"{share:.0%} common": point(
+            FilterBank((1 - share) ** 0.5 * own + share**0.5 * common).normalized(),
+            samples, generator,
+        )
+        for share in BLENDS
+    }
+
+
+def twins(K: int, M: int, samples: int, generator: torch.Generator) -> dict[str, Point]:
+    """Random filters of which a few are there twice, which makes the coherence 1."""
+    found = {}
+    for pairs in TWINS:
+        weight = _random(K, M, generator)
+        weight[:pairs] = weight[K - pairs :] if pairs else weight[:0]
+        found[f"{pairs} pairs"] = point(FilterBank(weight), samples, generator)
+    return found
+
+
+def _random(K: int, M: int, generator: torch.Generator) -> Tensor:
+    return FilterBank.gaussian(
+        K, M, 3, dims=2, generator=generator, dtype=torch.float32
+    ).normalized().weight  # fmt: skip
+
+
+def rank_correlations(points: dict[str, Point]) -> dict[str, float]:
+    """Spearman's rank correlation of the coherence with delta, and with the error of one step."""
+    mu = [each.coherence for each in points.values()]
+    return {
+        name: float(spearmanr(mu, [getattr(each, name) for each in points.values()]).statistic)
+        for name in ("delta", "error")
+    }
+
+
+def holds(correlations: dict[str, float]) -> bool:
+    """The claim's criterion: both rank correlations reach CRITERION."""
+    return all(value >= CRITERION for value in correlations.values())
