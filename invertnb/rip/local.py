@@ -84,8 +84,8 @@ def shift_coherence(bank: FilterBank) -> Tensor:
     """mu_s, the largest ``|<row of i, row of j shifted by s>|`` over filters, i != j for s = 0.
 
     The rows are those of the bank as given, not scaled to unit norm; with padding the cropped ones
-    count, too, of a signal long enough for all pairs of rows to occur. Without padding mu_s is the maximum over i and j of
-    the magnitudes of `FilterBank.gram`. After Papyan, Sulam and Elad (2017, shifted coherence).
+    count, too, of a signal long enough for all pairs of rows to occur. Without padding mu_s is the
+    maximum over i and j of the magnitudes of `FilterBank.gram`. After Papyan, Sulam and Elad (2017, shifted coherence).
 
     Returns:
         float64 (2l-1,) or (2l-1, 2l-1), the shift s at l - 1 + s.
@@ -103,7 +103,8 @@ def _shift_coherence(exact: FilterBank, n: tuple[int, ...]) -> Tensor:
     occur = [{(p[:2], s) for p in axis for s in range(p.low, p.high + 1)} for axis in places]
     for crop in product(*({p[:2] for p in axis} for axis in places)):
         for shift, products in _products(exact, taps, crop):
-            if not all(pair in axis for pair, axis in zip(zip(crop, shift, strict=True), occur, strict=True)):
+            pairs = zip(crop, shift, strict=True)
+            if not all(pair in axis for pair, axis in zip(pairs, occur, strict=True)):
                 continue
             size = products.abs()
             if not any(shift):
@@ -197,7 +198,8 @@ def local_rows(bank: FilterBank, model: ModelSparse, size: Size) -> LocalRows:
             sums = torch.cat([deviation.unsqueeze(1), best], dim=1).cumsum(1)
             curves.append(sums.amax(0))
     longest = max(map(len, curves))
-    curve = torch.stack([F.pad(c, (0, longest - len(c)), value=float(c[-1])) for c in curves]).amax(0)
+    padded = [F.pad(c, (0, longest - len(c)), value=float(c[-1])) for c in curves]
+    curve = torch.stack(padded).amax(0)
     curve = curve[: model.k] if model.k is not None else curve
     terms = 2 * (exact.weight[0].numel() + longest) * torch.arange(1, len(curve) + 1)
     largest = float(exact.weight.flatten(1).square().sum(1).max())
