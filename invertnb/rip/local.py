@@ -85,7 +85,8 @@ def shift_coherence(bank: FilterBank) -> Tensor:
 
     The rows are those of the bank as given, not scaled to unit norm; with padding the cropped ones
     count, too, of a signal long enough for all pairs of rows to occur. Without padding mu_s is the
-    maximum over i and j of the magnitudes of `FilterBank.gram`. After Papyan, Sulam and Elad (2017, shifted coherence).
+    maximum over i and j of the magnitudes of `FilterBank.gram`. After Papyan, Sulam and
+    Elad (2017, shifted coherence).
 
     Returns:
         float64 (2l-1,) or (2l-1, 2l-1), the shift s at l - 1 + s.
