@@ -198,15 +198,19 @@ def folded_accuracy(tensors: dict[str, Tensor], pixels: Tensor, labels: Tensor) 
     return right / len(labels)
 
 
-def publish(net: nn.Sequential, history: list[dict], data: Path, out: Path, recipe: Recipe) -> None:
-    """The checkpoint and its card, for programs and for people."""
+def publish(
+    net: nn.Sequential, history: list[dict], data: Path, out: Path, recipe: Recipe, note: str = ""
+) -> None:
+    """The checkpoint and its card, for programs and for people; `note` is about this copy of the data."""
     tensors = {name: each.half() for name, each in fold(net).items()}
     sets = images(data)
     path = out / EMBEDDED.name
     save_file(tensors, path)
+    path.chmod(0o644)
     card = {
         "model": "VGG-16, configuration D, at half width; batch norm folded in; float16",
-        "data": "CIFAR-10 (Krizhevsky 2009), 50,000 training images, 10,000 test images",
+        "data": "CIFAR-10 (Krizhevsky 2009), 50,000 training images, 10,000 test images"
+        + (f"; {note}" if note else ""),
         "recipe": dataclasses.asdict(recipe),
         "accuracy": {
             "trained, bfloat16": history[-1]["test"],
@@ -242,7 +246,8 @@ def model_card(card: dict) -> str:
 - **What for.** A stand-in for VGG-16 trained on ImageNet, whose weights are too large to ship: the
   book's defaults run on it without a download, and say so. It has half the filters and has seen
   images of 32 x 32 pixels of ten classes, so its numbers are not those of the paper's network.
-- **Data.** {card["data"]}; the training set's mean and standard deviation are taken off by channel.
+- **Data.** {card["data"]}.
+  Channels are centered and scaled by the training set's means and standard deviations.
 - **Recipe.** Stochastic gradient descent with Nesterov's momentum {recipe.momentum}, batches of
   {recipe.batch}, {recipe.epochs} epochs; learning rate up to {recipe.rate} in a straight line over
   {100 * recipe.warmup:.0f} % of the steps and down to 0; weight decay {recipe.decay} on weights, none on
@@ -264,11 +269,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path, help="CIFAR-10, as torchvision or as folders of PNG files")
     parser.add_argument("out", type=Path, help="folder for the state and the checkpoint")
+    parser.add_argument("--note", default="", help="for the card: what is special about this copy")
     arguments = parser.parse_args()
     recipe = Recipe()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net, history = train(arguments.data, arguments.out, recipe, device)
-    publish(net, history, arguments.data, arguments.out, recipe)
+    publish(net, history, arguments.data, arguments.out, recipe, arguments.note)
 
 
 if __name__ == "__main__":
