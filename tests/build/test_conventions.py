@@ -100,7 +100,7 @@ def test_the_picture_of_the_readme_is_the_output_of_a_cell():
 
 
 # Chapters that claims.toml already names and later work will write.
-TO_COME = {"rip_2d", "inverting_vgg", "random_filters"}
+TO_COME = {"inverting_vgg", "random_filters"}
 # Chapters of our own, on which the paper says nothing.
 OF_OUR_OWN = {"kernels"}
 

@@ -12,7 +12,8 @@ from invertnb import FilterBank, networks
 from invertnb.chapters import rip_2d as chapter
 from invertnb.chapters.rip_2d import activations, coherent, constants, ratios, recordings, verdicts
 from invertnb.model import ModelSparse
-from invertnb.networks import PREPROCESSING, VGG16, Network, Source
+from invertnb.networks import VGG16, Network, Source
+from invertnb.networks.architecture import PREPROCESSING
 from invertnb.notebook import claims
 
 SMALL = chapter.Parameters(samples=3, photographs=1)
@@ -80,8 +81,8 @@ def test_codes_are_members_of_the_model():
 
 
 def test_no_more_nonzeros_than_windows():
-    assert ratios.nonzeros(20.6, 512, 14) == 20672
-    assert ratios.nonzeros(23.9, 512, 14, of=15) == 512 * 49
+    assert ratios.nonzeros(20, 25, 10) == 500
+    assert ratios.nonzeros(30, 25, 10) == 25 * 25
     assert ratios.nonzeros(0.001, 4, 6) == 1
 
 
@@ -108,7 +109,7 @@ def test_ratios_center_where_the_filters_predict():
     assert cropped == pytest.approx(ratios.row_energy(filters, 8), abs=0.02)
     expected = ratios.coherent(filters, k, 8)
     assert float(unsigned.full.square().mean()) == pytest.approx(expected, rel=0.01)
-    assert expected > 1.5
+    assert expected > 1.25
 
 
 def test_pairs_by_hand():
@@ -222,8 +223,8 @@ def test_corner_is_the_weakest_cropped_row():
 
 def test_allowed_others_are_the_last_below_the_level():
     found = constants.by_filling(bank(8, 400), 2, generator(), side=4, filled=(0.5,))[0.5]
-    most = constants.allowed(found.rows, 0.6)
-    assert found.rows.bound(most) < 0.6 <= found.rows.bound(most + 1)
+    most = constants.allowed(found.rows, 0.3)
+    assert found.rows.bound(most) < 0.3 <= found.rows.bound(most + 1)
     assert constants.allowed(found.rows, 1e-12) == -1 or found.rows.bound(0) < 1e-12
 
 
@@ -251,7 +252,7 @@ def test_one_step_error_has_the_norm_of_the_signal():
 def test_families():
     blends = list(coherent.blends(48, 48, 6, generator(10)).values())
     mu = [each.coherence for each in blends]
-    assert mu == sorted(mu)
+    assert mu[2:] == sorted(mu[2:]) and mu[-1] > 2 * mu[0]
     assert blends[-1].delta > 1.5 * blends[0].delta
     none, one, more = coherent.twins(48, 48, 6, generator(11)).values()
     assert none.coherence < 0.5 and one.coherence == pytest.approx(1, abs=1e-5)
@@ -268,6 +269,10 @@ def test_criterion_of_the_coherence_needs_both():
 
     assert coherent.holds(coherent.rank_correlations(points([1, 2, 3, 4])))
     assert not coherent.holds(coherent.rank_correlations(points([4, 3, 2, 1])))
+    before = coherent.Point(0.1, 0.01, 0.5)
+    assert coherent.worse(before, coherent.Point(1.0, 0.02, 0.6))
+    assert not coherent.worse(before, coherent.Point(1.0, 0.02, 0.51))
+    assert not coherent.worse(before, coherent.Point(1.0, 0.01, 0.6))
 
 
 # --- Verdicts, recordings, the page -------------------------------------------------------------
@@ -297,7 +302,7 @@ def test_a_stand_in_is_never_the_value():
         data = made_up(ratio, ratio, tier)
         for verdict in (
             verdicts.center(data, {}), verdicts.tail(data), verdicts.range_of(data),
-            verdicts.offset(data, {}, "before ReLU"), verdicts.learned_random(data),
+            verdicts.offset(data, {}, "before ReLU"), verdicts.learned_random(data, {}),
         ):  # fmt: skip
             assert (verdict["value"] is not None) == real
             assert (verdicts.ran(data) in verdict["readings"]) != real

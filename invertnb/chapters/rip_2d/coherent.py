@@ -107,6 +107,11 @@ def rank_correlations(points: dict[str, Point]) -> dict[str, float]:
     }
 
 
+def worse(before: Point, after: Point, by: float = 0.1) -> bool:
+    """Whether ratios and errors both grew by a tenth."""
+    return after.delta > (1 + by) * before.delta and after.error > (1 + by) * before.error
+
+
 def holds(correlations: dict[str, float]) -> bool:
     """The claim's criterion: both rank correlations reach CRITERION."""
     return all(value >= CRITERION for value in correlations.values())

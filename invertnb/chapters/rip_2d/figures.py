@@ -76,7 +76,8 @@ def draw_recovered(found: Mapping[tuple[str, str, float], Recovered]) -> Figure:
             if of == side:
                 ax.plot(
                     each.ratios.full[each.kept].cpu(), each.residual[each.kept].cpu(),
-                    markers[share], color=PALETTE[FILTERS[filters]], ms=6, alpha=0.8, label=f"{filters}, {share:g}",
+                    markers[share], color=PALETTE[FILTERS[filters]], ms=6, alpha=0.8,
+                    label=f"{filters}, {share:g}",
                 )  # fmt: skip
         ax.axvspan(0.95, 1.05, color=PALETTE["black"], alpha=0.08, lw=0)
         ax.set(xlabel=rf"$\|W^Tz\|\,/\,\|z\|$, {side}", ylim=(0, 1.02))

@@ -39,9 +39,9 @@ class Ratios(NamedTuple):
         return self[CONVENTIONS.index(convention)]
 
 
-def nonzeros(percent: float, K: int, side: int, *, of: int | None = None) -> int:
-    """k for so many percent of K of^2 entries (of: side by default), as far as windows allow."""
-    k = round(percent / 100 * K * (side if of is None else of) ** 2)
+def nonzeros(percent: float, K: int, side: int) -> int:
+    """k for so many percent of the K side^2 entries, as far as the windows allow."""
+    k = round(percent / 100 * K * side**2)
     return max(1, min(k, K * (side // WINDOW[0]) ** 2))
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from invertnb import networks, notebook
+from invertnb import FilterBank, networks, notebook
 from invertnb.chapters import rip_2d as chapter
 from invertnb.chapters.rip_2d import activations, coherent, constants
 from invertnb.chapters.rip_2d.ratios import CONVENTIONS, Ratios, sample
@@ -32,7 +31,9 @@ def random(p: chapter.Parameters) -> notebook.Recording:
         for percent in chapter.SPARSITY.values()
     }
     inputs = {"filters": f"{DRAWS} draws of 512 Gaussian filters 512 x 3 x 3, unit norm"}
-    return notebook.Recording("random-512", inputs, {"samples": p.samples, "ratios": results})
+    found = constants_of(chapter.random_bank(p), p.generator(chapter.CONSTANTS))
+    results = {"samples": p.samples, "ratios": results, "constants": {"random": found}}
+    return notebook.Recording("random-512", inputs, results)
 
 
 def network(p: chapter.Parameters) -> notebook.Recording:
@@ -75,7 +76,7 @@ def label(net: networks.Network) -> str:
 
 def _layer(
     p: chapter.Parameters, net: networks.Network, pixels: Tensor, name: str, side: int,
-    generator: torch.Generator,
+    generator: Generator,
 ) -> dict[str, Any]:
     percent = activations.density(net.activations(pixels, [name])[name])
     k = chapter.nonzeros(percent, net.bank(name).K, side)
@@ -109,7 +110,7 @@ def _layer(
     }
 
 
-def constants_of(bank, generator: torch.Generator) -> dict[str, list[float]]:
+def constants_of(bank: FilterBank, generator: Generator) -> dict[str, list[float]]:
     """[k, sampled, attained, certified] by the share of filled windows."""
     found = constants.by_filling(
         bank, chapter.OF_BANK, generator, side=chapter.SIDE, filled=FILLED, **SEARCH

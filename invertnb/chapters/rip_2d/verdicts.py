@@ -57,14 +57,14 @@ def tail(data: Any) -> dict[str, Any]:
     """figure3.a.tail: the largest |ratio^2 - 1| that was seen, and what codes attain."""
     own = data.layers[data.layer]
     found = {
-        "the same, cropped": float(deviation(own.signed.cropped).max()),
-        "the same, full, nonzeros not negative": float(deviation(own.unsigned.full).max()),
-        "random filters 512 x 512, full (exact)": float(deviation(_dense(data).full).max()),
+        "the same, cropped": _largest(own.signed.cropped),
+        "the same, full, nonzeros not negative": _largest(own.unsigned.full),
+        "random filters 512 x 512, full (exact)": _largest(_dense(data).full),
     }
     for filters, each in data.constants.items():
         name = f"delta_k itself, a lower bound: {filters} filters of a smaller layer"
-        found[name] = each[max(each)].attained
-    return _verdict(data, float(deviation(own.signed.full).max()), None, found)
+        found[name] = round(each[max(each)].attained, 1)
+    return _verdict(data, _largest(own.signed.full), None, found)
 
 
 def offset(data: Any, recorded: Mapping[str, Recorded], side: str) -> dict[str, Any]:
@@ -91,20 +91,24 @@ def range_of(data: Any) -> dict[str, Any]:
             {key[1]: None for key in data.recovered}}  # fmt: skip
     first, *rest = seen
     found = {f"the same, {side}": _farthest(seen[side]) for side in rest}
-    found |= {f"the same, {side}, squared": float(deviation(r).max()) for side, r in seen.items()}
+    found |= {f"the same, {side}, squared": round(_largest(r), 2) for side, r in seen.items()}
     for filters, each in data.constants.items():
         name = f"delta_k itself, a lower bound: {filters} filters of a smaller layer"
-        found[name] = each[max(each)].attained
+        found[name] = round(each[max(each)].attained, 1)
     return _verdict(data, _farthest(seen[first]), None, found)
 
 
 def alike(learned: Tensor, random: Tensor) -> bool:
     """The criterion: centers within NEAR of each other, and wider by a factor from 1 to WIDER."""
-    near = abs(float(learned.mean() - random.mean())) < NEAR
-    return near and 1 < float(learned.std() / random.std()) <= WIDER
+    return _alike(*((float(r.mean()), float(r.std())) for r in (learned, random)))
 
 
-def learned_random(data: Any) -> dict[str, Any]:
+def _alike(learned: tuple[float, float], random: tuple[float, float]) -> bool:
+    """The criterion on pairs of mean and standard deviation."""
+    return abs(learned[0] - random[0]) < NEAR and 1 < learned[1] / random[1] <= WIDER
+
+
+def learned_random(data: Any, recorded: Mapping[str, Recorded]) -> dict[str, Any]:
     """figure3.learned-random: random codes in the value, the rest in readings."""
     own, twin = data.layers[data.layer], data.twin
     found = {
@@ -116,18 +120,35 @@ def learned_random(data: Any) -> dict[str, Any]:
             found[f"Algorithm 2, {side}, lam {share:g} of the largest"] = alike(
                 each.ratios.full, other.ratios.full
             )
+    for words, results in _recordings(recorded):
+        for name, layer in results["layers"].items():
+            drawn = (layer["random codes"][of]["signed"]["full"] for of in ("learned", "random"))
+            found[f"{words}, {name}, random codes (recorded)"] = _alike(*map(_two, drawn))
+            for key, seen in layer["recovered"].items():
+                filters, side, share = key.split(", ")
+                if filters == "learned":
+                    other = layer["recovered"][f"random, {side}, {share}"]["ratio"]["full"]
+                    where = f"{words}, {name}, {side}, lam {share} of the largest (recorded)"
+                    found[where] = _alike(_two(seen["ratio"]["full"]), _two(other))
     return _verdict(data, alike(own.signed.full, twin.signed.full), None, found)
 
 
 def coherence(data: Any) -> dict[str, Any]:
     """section4.4.coherence: the criterion on layers in the value, on our own banks in readings."""
-    found = {
-        name: coherent.holds(coherent.rank_correlations(points))
-        for name, points in data.families.items()
-    }
-    return _verdict(data, found["layers"], None, {
-        f"random filters, {name}": value for name, value in found.items() if name != "layers"
+    layers, blends = (
+        coherent.holds(coherent.rank_correlations(data.families[name]))
+        for name in ("layers", "blends")
+    )
+    return _verdict(data, layers, None, {
+        "random filters that share a part": blends,
+        "random filters: one pair of equal ones makes both worse by a tenth": coherent.worse(
+            *list(data.families["twins"].values())[:2]
+        ),
     })  # fmt: skip
+
+
+def _two(seen: Mapping[str, float]) -> tuple[float, float]:
+    return seen["mean"], seen["sd"]
 
 
 def _dense(data: Any):
@@ -138,12 +159,16 @@ def _mean(ratios: Tensor) -> tuple[float, tuple[float, float]]:
     return round(float(ratios.mean()), 3), tuple(round(end, 3) for end in ends(ratios))
 
 
+def _largest(ratios: Tensor) -> float:
+    return round(float(deviation(ratios[ratios.isfinite()]).max()), 3)
+
+
 def _offset(ratios: Tensor) -> float:
-    return abs(float(ratios[ratios.isfinite()].median()) - 1)
+    return round(abs(float(ratios[ratios.isfinite()].median()) - 1), 2)
 
 
 def _farthest(ratios: Tensor) -> float:
-    return float((ratios[ratios.isfinite()] - 1).abs().max())
+    return round(float((ratios[ratios.isfinite()] - 1).abs().max()), 2)
 
 
 def _recordings(recorded: Mapping[str, Recorded]):
