@@ -96,7 +96,8 @@ def test_activities_over_batches_are_those_of_each_image(tmp_path):
         each = found[name]
         assert each.percent == pytest.approx(float(percent.mean()), abs=1e-6)
         assert each.sd == pytest.approx(float(percent.std()), abs=1e-6)
-        assert (each.low, each.high) == pytest.approx((float(percent.min()), float(percent.max())), abs=1e-6)
+        ends = float(percent.min()), float(percent.max())
+        assert (each.low, each.high) == pytest.approx(ends, abs=1e-6)
         assert bool(each.windows) == (name in activity.pooled(network))
     for conv, pool in activity.pooled(network).items():
         # What is pooled to a nonzero is a window that was not empty.
@@ -121,9 +122,12 @@ def test_maps_show_the_share_of_active_channels():
     ],
 )
 def test_compressible_asks_for_every_layer(change, sparse, compressible):
-    layers = {"conv(1,1)": layer(windows=()), "conv(1,2)": layer(**change), "pool(1)": layer(needed=99)}
-    found = activity.compressible(layers | {"pool(1)": layer(needed=99.0, windows=())})
-    assert found == {"not exactly sparse": sparse, "compressible": compressible}
+    layers = {
+        "conv(1,1)": layer(windows=()),
+        "conv(1,2)": layer(**change),
+        "pool(1)": layer(needed=99.0, windows=()),
+    }
+    assert activity.compressible(layers) == {"not exactly sparse": sparse, "compressible": compressible}
 
 
 def test_nothing_measured_is_not_compressible():

@@ -1,8 +1,8 @@
 """Chapter 8: sparsity and coherence of real networks (sections 4.3 and 4.4, appendix C.2).
 
-Tables 2, 4, 6 and 7 from networks that are at hand: the embedded checkpoint live, weights trained on
-ImageNet as far as they were recorded, and a reader's own weights by a parameter. `activity` measures
-the outputs of layers, `banks` their filters, `rows` random filters of AlexNet's sizes, `matching`
+Tables 2, 4, 6 and 7 from networks that are at hand: the embedded checkpoint live, weights trained
+on ImageNet as far as they were recorded, and a reader's own by a parameter. `activity` measures the
+outputs of layers, `banks` their filters, `rows` random filters of AlexNet's sizes, `matching`
 looks for a published row that stands out of place, `verdicts` fills the ledger.
 """
 

@@ -84,12 +84,11 @@ def cosines(weight: Tensor, groups: int = 1) -> Tensor:
 def partners(products: Tensor) -> tuple[Tensor, Tensor]:
     """Most negative and largest cosine of each filter with another, two tensors (K,)."""
     off = products.isnan()
-    return products.masked_fill(off, torch.inf).amin(1), products.masked_fill(off, -torch.inf).amax(1)
+    negative = products.masked_fill(off, torch.inf).amin(1)
+    return negative, products.masked_fill(off, -torch.inf).amax(1)
 
 
-def examine(
-    weight: Tensor, generator: torch.Generator, *, draws: int, all_shifts: bool
-) -> Bank:
+def examine(weight: Tensor, generator: torch.Generator, *, draws: int, all_shifts: bool) -> Bank:
     """One convolution's filters, and as many random banks of its size to compare the partners with.
 
     Raises:

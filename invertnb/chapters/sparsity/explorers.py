@@ -74,9 +74,9 @@ def draw_filter(others: Tensor, filters: dict[str, Tensor], colours: bool) -> Fi
         w = w / w.norm()
         if colours:
             limit = float(w.abs().max())
-            ax.imshow((w / (2 * limit) + 0.5).permute(1, 2, 0), interpolation="nearest")
+            ax.imshow((w / (2 * limit) + 0.5).permute(1, 2, 0).numpy(), interpolation="nearest")
         else:
-            draw_matrix(ax, w.flatten(1)[strongest[:CHANNELS]]).axes.set_aspect("auto")
+            draw_matrix(ax, w.flatten(1)[strongest[:CHANNELS]].numpy()).axes.set_aspect("auto")
         ax.set(xticks=[], yticks=[], xlabel=name)
     # Fixed margins: quicker than a computed layout, and no frame is displaced.
     fig.set_layout_engine(None)

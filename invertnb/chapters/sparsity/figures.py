@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from invertnb.chapters.sparsity import Data
 
 COLOURS = {"paper": "vermillion", "recorded": "blue", "live": "green", "random": "black"}
+THUMBNAIL = 32  # side of a photograph above its maps, in pixels
+LIMIT = 8  # standard deviations shown
 MARKS = {"paper": "x", "recorded": "o", "live": "s", "random": "."}
 
 
@@ -61,7 +63,7 @@ def draw_densities(
 
 def draw_pooling(live: Mapping[str, Activity], random: Mapping[str, Activity]) -> Figure:
     """Density after 2 x 2 pooling over density before it, with the two extremes."""
-    fig, ax = figure(width=5.5, height=3.2)
+    fig, ax = figure(width=5.0, height=3.0)
     p = np.linspace(0, 1, 101)
     ax.plot(100 * p, 100 * activity.independent(p), color=PALETTE["black"],
             label="independent: $1-(1-p)^4$")  # fmt: skip
@@ -92,7 +94,7 @@ def poolings() -> list[tuple[str, str]]:
 def draw_maps(pixels: Tensor, names: Sequence[str], maps: Mapping[str, Tensor]) -> Figure:
     """Photographs above their maps of active channels, a row for each layer."""
     fig, axes = figure(
-        width=1.2 * len(names) + 0.4, height=1.2 * (len(maps) + 1),
+        width=len(names) + 0.4, height=1.05 * (len(maps) + 1),
         nrows=len(maps) + 1, ncols=len(names), squeeze=False,
     )
     for ax in axes.flat:
@@ -100,13 +102,14 @@ def draw_maps(pixels: Tensor, names: Sequence[str], maps: Mapping[str, Tensor]) 
         for side in ax.spines.values():
             side.set_visible(False)
     for ax, image, name in zip(axes[0], pixels, names, strict=True):
-        small = F.adaptive_avg_pool2d(image, activity.MAP)  # a photograph as fine as its maps
-        ax.imshow(small.permute(1, 2, 0), interpolation="nearest")
+        small = F.adaptive_avg_pool2d(image, THUMBNAIL)
+        ax.imshow(small.permute(1, 2, 0).numpy(), interpolation="nearest")
         ax.set_xlabel(name)
     for line, (layer, each) in zip(axes[1:], maps.items(), strict=True):
         line[0].set_ylabel(layer)
+        top = float(each.max())
         for ax, picture in zip(line, each, strict=False):
-            ax.imshow(picture, cmap="gray", vmin=0, vmax=float(each.max()), interpolation="nearest")
+            ax.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=top, interpolation="nearest")
     return fig
 
 
@@ -120,7 +123,8 @@ def draw_coherence(data: Data) -> Figure:
     ax.plot(place, learned, "x", ms=7, color=PALETTE["vermillion"], label="paper, learned")
     ax.plot(place, list(published().values()), "+", ms=8, color=PALETTE["orange"],
             label="paper, random")  # fmt: skip
-    measured = {"recorded": data.recorded[0].banks if data.recorded else {}, "live": data.live.banks}
+    elsewhere = data.recorded[0].banks if data.recorded else {}
+    measured = {"recorded": elsewhere, "live": data.live.banks}
     for kind, banks in measured.items():
         for sign, fill in (("absolute", None), ("signed", "none")):
             points = [(i, banks[n].coherence(sign)) for i, n in enumerate(names) if n in banks]
@@ -141,19 +145,19 @@ def draw_coherence(data: Data) -> Figure:
 
 def draw_rows(rows: Mapping[str, Row], paper: Mapping[str, float]) -> Figure:
     """Table 6's random row in each reading: deviations from the mean, in standard deviations."""
-    fig, ax = figure(width=6.5, height=0.26 * len(rows) + 0.9)
+    fig, ax = figure(width=6.0, height=0.24 * len(rows) + 0.8)
     layers = list(paper)
     markers = dict(zip(layers, "osD^v", strict=True))
     for y, row in enumerate(rows.values()):
         for layer in layers:
             samples = row.samples[layer]
             score = (paper[layer] - float(samples.mean())) / float(samples.std())
-            ax.plot(max(min(score, 12), -12), y, markers[layer], ms=5.5,
+            ax.plot(max(min(score, LIMIT), -LIMIT), y, markers[layer], ms=5.5,
                     color=PALETTE["blue" if row.sign == "absolute" else "green"],
                     label=layer if y == 0 else None)  # fmt: skip
     ax.axvspan(-3, 3, color="#eef1f4", lw=0)
     ax.axvline(0, color=PALETTE["black"], lw=0.8)
-    ax.set(yticks=range(len(rows)), xlim=(-12.5, 12.5),
+    ax.set(yticks=range(len(rows)), xlim=(-LIMIT - 0.5, LIMIT + 0.5),
            xlabel="deviation in standard deviations")  # fmt: skip
     ax.set_yticklabels([name.removesuffix(", in place") for name in rows])
     ax.invert_yaxis()
@@ -171,9 +175,9 @@ def draw_partners(measured: Mapping[str, Mapping[str, Bank]]) -> Figure:
     for ax, (kind, banks) in zip(axes[0], measured.items(), strict=True):
         for i, bank in enumerate(banks.values()):
             cosines = np.array(bank.negative)
-            # Spread sideways by a fixed sequence, so that no draw is needed.
-            aside = (np.arange(len(cosines)) * 0.618034) % 1 - 0.5
-            ax.plot(i + 0.5 * aside, cosines, ".", ms=2, color="#8c959f")
+            ends = np.quantile(cosines, (0.1, 0.9))
+            ax.vlines(i, *ends, color="#c9d1d9", lw=9)
+            ax.plot(i, cosines.min(), ".", ms=5, color="#8c959f")
             marks = [(bank.median, "blue", "median"), (min(bank.random), "black", "random, lowest"),
                      (min(bank.mixed), "orange", "mixtures, lowest")]  # fmt: skip
             for median, colour, label in marks:
@@ -188,19 +192,16 @@ def draw_partners(measured: Mapping[str, Mapping[str, Bank]]) -> Figure:
 
 def draw_errors(measured: Mapping[str, Mapping[str, Activity]]) -> Figure:
     """Relative error of the largest share of entries, for convolutions before a pooling."""
-    fig, axes = figure(
-        width=3.2 * len(measured), height=2.8, ncols=len(measured), sharey=True, squeeze=False
-    )
+    fig, ax = figure(width=5.5, height=3.0)
     cycle = ("blue", "sky", "green", "orange", "vermillion")
-    for ax, (kind, layers) in zip(axes[0], measured.items(), strict=True):
+    for (kind, layers), style in zip(measured.items(), ("-", "--"), strict=False):
         for (name, _), colour in zip(poolings(), cycle, strict=True):
             if name in layers:
-                ax.plot(100 * np.array(SHARES), layers[name].errors, color=PALETTE[colour],
-                        label=VGG16.published[name])  # fmt: skip
-        ax.set(xscale="log", xticks=[0.5, 1, 3, 10, 30, 100], ylim=(0, 1),
-               xlabel=f"percent of entries kept, {kind}")  # fmt: skip
-        ax.set_xticklabels(["0.5", "1", "3", "10", "30", "100"])
-        ax.minorticks_off()
-        ax.legend(frameon=False)
-    axes[0, 0].set_ylabel(r"$\Vert h-h_s\Vert/\Vert h\Vert$")
+                ax.plot(100 * np.array(SHARES), layers[name].errors, style, color=PALETTE[colour],
+                        label=f"{VGG16.published[name]}, {kind}")  # fmt: skip
+    ax.set(xscale="log", xticks=[0.5, 1, 3, 10, 30, 100], ylim=(0, 1),
+           xlabel="percent of entries kept", ylabel=r"$\Vert h-h_s\Vert/\Vert h\Vert$")  # fmt: skip
+    ax.set_xticklabels(["0.5", "1", "3", "10", "30", "100"])
+    ax.minorticks_off()
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return fig

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from invertnb.chapters.proposition_1.random_filters import LAYERS
 from invertnb.chapters.sparsity import activity, banks, rows
+from invertnb.networks import ALEXNET
 from invertnb.notebook import Record, Records, record
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def judged(
 
 
 def _sources(measured: Measured) -> str:
-    return f"real weights ({measured.source.split(' (')[0]}), {measured.images}"
+    return f"{measured.source.split(' (')[0]}; {measured.images}"
 
 
 def _percent(layers: Mapping[str, activity.Activity], name: str) -> tuple[float, float] | None:
@@ -70,8 +72,6 @@ def table2(data: Data) -> Records:
 
 def table7(data: Data) -> Records:
     """Percent of nonzeros of AlexNet, layer by layer."""
-    from invertnb.networks import ALEXNET
-
     measured, real = data.alexnet
     return Records(
         judged(f"table7.{theirs}", _percent(measured.layers, ours), real, f"{RANDOM}, photographs")
@@ -83,7 +83,7 @@ def table4(data: Data) -> Records:
     """Learned coherence of VGG-16 in place, and what other readings give."""
     elsewhere, note = _recorded(data)
     best = data.live if data.source.real else elsewhere
-    order = [f"conv{layer}" for layer in _layers4()]
+    order = [f"conv{layer}" for layer in LAYERS]
     found = []
     for place, name in enumerate(order):
         after = order[place + 1] if place + 1 < len(order) else None
@@ -109,8 +109,6 @@ def table4(data: Data) -> Records:
 
 def table6_learned(data: Data) -> Records:
     """Learned coherence of AlexNet: nothing stands in for weights that are not there."""
-    from invertnb.networks import ALEXNET
-
     measured, real = data.alexnet
     found = []
     for ours, theirs in ALEXNET.published.items():
@@ -118,19 +116,24 @@ def table6_learned(data: Data) -> Records:
             bank = measured.banks.get(ours)
             readings = {r: bank.coherence(r) for r in banks.READINGS[1:]} if bank else {}
             value = bank.coherence("absolute") if bank else None
-            found.append(judged(f"table6.learned.{theirs}", value, real, STAND_IN, None, "", readings))
+            claim = f"table6.learned.{theirs}"
+            found.append(judged(claim, value, real, STAND_IN, readings=readings))
     return Records(found)
 
 
 def table6_random(data: Data) -> Records:
-    """Coherence of Gaussian filters of AlexNet's sizes, in every reading."""
+    """Coherence of Gaussian filters of the sizes of 2012, in every reading in place."""
     stated, *others = data.rows
     found = []
     for layer, samples in data.rows[stated].samples.items():
         mean, sd = rows.mean_sd(samples)
-        readings = {name: rows.mean_sd(data.rows[name].samples[layer]) for name in others}
+        readings = {
+            name.replace("AlexNet of 2012, ", ""): rows.mean_sd(data.rows[name].samples[layer])
+            for name in others
+            if "2012" in name
+        }
         found.append(record(f"table6.random.{layer}", mean, sd, readings=readings,
-                            note=f"the value is for the reading: {stated}"))  # fmt: skip
+                            note=f"the value: {stated}"))  # fmt: skip
     return Records(found)
 
 
@@ -159,12 +162,18 @@ def compressible(data: Data) -> Record:
     elsewhere, note = _recorded(data)
     best = data.live if data.source.real else elsewhere
     readings = dict(activity.compressible(best.layers)) if best else {}
-    readings[RANDOM] = all(activity.compressible(data.random.layers).values())
+    readings[RANDOM] = _compressible(data.random)
     return judged(
-        "conclusion.compressible", all(activity.compressible(data.live.layers).values()),
-        data.source.real, STAND_IN,
-        all(activity.compressible(elsewhere.layers).values()) if elsewhere else None, note, readings,
+        "conclusion.compressible", _compressible(data.live), data.source.real, STAND_IN,
+        _compressible(elsewhere), note, readings,
     )  # fmt: skip
+
+
+def _compressible(measured: Measured | None) -> bool | None:
+    """None where no convolution before a pooling was measured."""
+    if measured is None or not any(each.windows for each in measured.layers.values()):
+        return None
+    return all(activity.compressible(measured.layers).values())
 
 
 def _recorded(data: Data) -> tuple[Measured | None, str]:
@@ -175,9 +184,3 @@ def _recorded(data: Data) -> tuple[Measured | None, str]:
 def _coherence(measured: Measured | None, name: str) -> float | None:
     bank = measured.banks.get(name) if measured else None
     return bank.coherence("absolute") if bank else None
-
-
-def _layers4() -> tuple[str, ...]:
-    from invertnb.chapters.proposition_1.random_filters import LAYERS
-
-    return tuple(LAYERS)
