@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from invertnb import FilterBank, coherence
-from invertnb.chapters.rip_2d.ratios import WINDOW, codes, deviation, measure, nonzeros
+from invertnb.chapters.rip_2d.ratios import WINDOW, codes, nonzeros, width
 from invertnb.model import ModelSparse
 from invertnb.networks import Network
 
@@ -30,7 +30,8 @@ class Point(NamedTuple):
 
     Attributes:
         coherence: absolute, filters in place.
-        delta: root mean square of ratio^2 - 1 of random codes with signs, full boundary.
+        delta: standard deviation of the squared ratio of random codes with signs, full boundary,
+            as `ratios.width` has it, so free of chance.
         error: mean relative error of one step, the switches known, at the norm of the signal.
     """
 
@@ -47,8 +48,7 @@ def point(bank: FilterBank, samples: int, generator: torch.Generator, *, side: i
     size = (side + bank.l - 1,) * 2
     x = whole.synthesis(z, size)
     error = one_step_error(x, whole, ModelSparse(WINDOW, k), size)
-    delta = float(deviation(measure(z, bank).full).square().mean().sqrt())
-    return Point(float(coherence(bank.weight)), delta, float(error.mean()))
+    return Point(float(coherence(bank.weight)), 2 * width(bank, side), float(error.mean()))
 
 
 def one_step_error(

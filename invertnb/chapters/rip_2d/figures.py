@@ -113,7 +113,7 @@ def draw_coherence(families: Mapping[str, Mapping[str, Point]]) -> Figure:
         for ax, of in zip(axes, ("delta", "error"), strict=True):
             ax.plot(mu, [getattr(each, of) for each in points.values()], marker, ms=6,
                     color=PALETTE[colour], label=name, alpha=0.85)  # fmt: skip
-    axes[0].set(xlabel="coherence", ylabel=r"rms of ratio$^2 - 1$", yscale="log")
+    axes[0].set(xlabel="coherence", ylabel=r"sd of ratio$^2$", yscale="log")
     axes[1].set(xlabel="coherence", ylabel="error of one step")
     axes[0].legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.18), ncols=3)
     return fig

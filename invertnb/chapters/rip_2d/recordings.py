@@ -13,8 +13,8 @@ from invertnb.chapters.rip_2d.ratios import CONVENTIONS, Ratios, sample
 
 DRAWS = 3
 #: Filled windows of the recorded constants, and the effort of their searches.
-FILLED, SEARCH = (0.001, 0.01, 0.1, 0.824), {"starts": 2, "steps": 25}
-SHARES = (0.3, 0.1, 0.03)
+FILLED, SEARCH = (0.001, 0.01, 0.1, 0.824), {"starts": 1, "steps": 20}
+SHARES = (0.3, 0.1)
 #: Maps of networks that end early are large: the middle of each is taken.
 MIDDLE = 28
 
