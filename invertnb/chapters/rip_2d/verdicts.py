@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invertnb.chapters.rip_2d import coherent
 from invertnb.chapters.rip_2d.activations import FILTERS
+from invertnb.chapters.rip_2d.coherent import Point
 from invertnb.chapters.rip_2d.ratios import deviation, ends
 from invertnb.notebook import Recorded
 
@@ -133,13 +134,21 @@ def learned_random(data: Any, recorded: Mapping[str, Recorded]) -> dict[str, Any
     return _verdict(data, alike(own.signed.full, twin.signed.full), None, found)
 
 
-def coherence(data: Any) -> dict[str, Any]:
-    """section4.4.coherence: the criterion on layers in the value, on our own banks in readings."""
+def coherence(data: Any, recorded: Mapping[str, Recorded]) -> dict[str, Any]:
+    """section4.4.coherence: the criterion on the layers; recorded ones and ours as readings."""
     layers, blends = (
         coherent.holds(coherent.rank_correlations(data.families[name]))
         for name in ("layers", "blends")
     )
-    return _verdict(data, layers, None, {
+    real_layers = {
+        f"real weights, {', '.join(each.results['coherence'])} (recorded)": coherent.holds(
+            coherent.rank_correlations(
+                {name: Point(*values) for name, values in each.results["coherence"].items()}
+            )
+        )
+        for label, each in recorded.items() if label.startswith("vgg16")
+    }
+    return _verdict(data, layers, None, real_layers | {
         "random filters that share a part": blends,
         "random filters: one pair of equal ones makes both worse by a tenth": coherent.worse(
             *list(data.families["twins"].values())[:2]
