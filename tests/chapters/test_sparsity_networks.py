@@ -196,7 +196,7 @@ def test_figures_and_explorers_of_a_partial_network(data, stand_in):
     for each in (data, stand_in):
         for figure in (chapter.draw(each), figures.draw_coherence(each)):
             assert figure.axes
-    figures.draw_pooling(data.live.layers, data.random.layers)
+    figures.draw_pooling(data.live.layers, data.random.layers, stand_in.recorded[0].layers)
     assert list(chapter.explorer(data).grid())
     maps = chapter.map_explorer(data)
     view = maps.render(layer="conv(2,2)", image=1)
@@ -224,4 +224,4 @@ def test_a_file_with_one_convolution_is_enough(tmp_path, folder, monkeypatch):
     values = {record.claim.id: record.value for record in verdicts.table2(one)}
     assert [name for name, value in values.items() if value is not None] == ["table2.c(1,1)"]
     assert verdicts.compressible(one).value is None  # no window was measured
-    figures.draw_pooling(one.live.layers, one.random.layers)
+    figures.draw_pooling(one.live.layers, one.random.layers, {})

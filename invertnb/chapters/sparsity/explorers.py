@@ -54,7 +54,7 @@ def explorer(data: Data) -> Explorer:
         alt="Cosines of filter {filter} of {layer} with all other filters of the layer as a "
         "histogram, and the filter beside its nearest partner of either sign",
         caption=f"{data.source.label}. Left: cosines with all other filters. Right: the filter and "
-        "its nearest partners; colours for conv(1,1), elsewhere the weights (columns: the places "
+        "its nearest partners; in color for conv(1,1), elsewhere the weights (columns: the places "
         f"of the window, row by row) in the {CHANNELS} channels where the filter is largest.",
     )
 

@@ -61,9 +61,12 @@ def draw_densities(
     return fig
 
 
-def draw_pooling(live: Mapping[str, Activity], random: Mapping[str, Activity]) -> Figure:
+def draw_pooling(
+    live: Mapping[str, Activity], random: Mapping[str, Activity],
+    recorded: Mapping[str, Activity],
+) -> Figure:
     """Density after 2 x 2 pooling over density before it, with the two extremes."""
-    fig, ax = figure(width=5.0, height=3.0)
+    fig, ax = figure(width=6.0, height=2.9)
     p = np.linspace(0, 1, 101)
     ax.plot(100 * p, 100 * activity.independent(p), color=PALETTE["black"],
             label="independent: $1-(1-p)^4$")  # fmt: skip
@@ -71,17 +74,15 @@ def draw_pooling(live: Mapping[str, Activity], random: Mapping[str, Activity]) -
     ax.plot(100 * p, 100 * np.minimum(4 * p, 1), "--", color=PALETTE["sky"],
             label="one per window: $4p$")  # fmt: skip
     paper = paper_percent(2)
-    for kind, layers in (("live", live), ("random", random)):
-        pairs = [
-            (layers[a].percent, layers[b].percent) for a, b in poolings() if b in layers
-        ]
+    for kind, layers in (("recorded", recorded), ("live", live), ("random", random)):
+        pairs = [(layers[a].percent, layers[b].percent) for a, b in poolings() if b in layers]
         if pairs:
             ax.plot(*zip(*pairs, strict=True), MARKS[kind], ms=6, color=PALETTE[COLOURS[kind]],
                     label=kind)  # fmt: skip
     pairs = [(paper[a], paper[b]) for a, b in poolings()]
     ax.plot(*zip(*pairs, strict=True), "x", ms=8, mew=2, color=PALETTE["vermillion"], label="paper")
     ax.set(xlabel="percent of nonzeros before pooling", ylabel="after pooling", ylim=(0, 103))
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
 

@@ -16,7 +16,9 @@ from invertnb.networks import ALEXNET
 from invertnb.notebook import Record, Records, record
 
 if TYPE_CHECKING:
-    from invertnb.chapters.sparsity import Data, Measured
+    # By its full name, for the documentation: every chapter has a Data.
+    from invertnb.chapters import sparsity
+    from invertnb.chapters.sparsity import Measured
 
 STAND_IN = "embedded checkpoint (half width, CIFAR-10)"
 RANDOM = "random Gaussian weights"
@@ -57,7 +59,7 @@ def _percent(layers: Mapping[str, activity.Activity], name: str) -> tuple[float,
     return (layers[name].percent, layers[name].sd) if name in layers else None
 
 
-def table2(data: Data) -> Records:
+def table2(data: sparsity.Data) -> Records:
     """Percent of nonzeros of VGG-16, layer by layer."""
     elsewhere, note = _recorded(data)
     layers = data.network.architecture.published
@@ -70,7 +72,7 @@ def table2(data: Data) -> Records:
     )  # fmt: skip
 
 
-def table7(data: Data) -> Records:
+def table7(data: sparsity.Data) -> Records:
     """Percent of nonzeros of AlexNet, layer by layer."""
     measured, real = data.alexnet
     return Records(
@@ -79,7 +81,7 @@ def table7(data: Data) -> Records:
     )
 
 
-def table4(data: Data) -> Records:
+def table4(data: sparsity.Data) -> Records:
     """Learned coherence of VGG-16 in place, and what other readings give."""
     elsewhere, note = _recorded(data)
     best = data.live if data.source.real else elsewhere
@@ -107,7 +109,7 @@ def table4(data: Data) -> Records:
     return Records(found)
 
 
-def table6_learned(data: Data) -> Records:
+def table6_learned(data: sparsity.Data) -> Records:
     """Learned coherence of AlexNet: nothing stands in for weights that are not there."""
     measured, real = data.alexnet
     found = []
@@ -121,7 +123,7 @@ def table6_learned(data: Data) -> Records:
     return Records(found)
 
 
-def table6_random(data: Data) -> Records:
+def table6_random(data: sparsity.Data) -> Records:
     """Coherence of Gaussian filters of the sizes of 2012, in every reading in place."""
     stated, *others = data.rows
     found = []
@@ -137,7 +139,7 @@ def table6_random(data: Data) -> Records:
     return Records(found)
 
 
-def pairs(data: Data) -> Record:
+def pairs(data: sparsity.Data) -> Record:
     """section3.pairs, by `banks.in_pairs`."""
     elsewhere, note = _recorded(data)
     best = data.live if data.source.real else elsewhere
@@ -157,7 +159,7 @@ def pairs(data: Data) -> Record:
     )  # fmt: skip
 
 
-def compressible(data: Data) -> Record:
+def compressible(data: sparsity.Data) -> Record:
     """conclusion.compressible, by `activity.compressible`, and its two halves."""
     elsewhere, note = _recorded(data)
     best = data.live if data.source.real else elsewhere
@@ -176,7 +178,7 @@ def _compressible(measured: Measured | None) -> bool | None:
     return all(activity.compressible(measured.layers).values())
 
 
-def _recorded(data: Data) -> tuple[Measured | None, str]:
+def _recorded(data: sparsity.Data) -> tuple[Measured | None, str]:
     elsewhere = data.recorded[0] if data.recorded else None
     return elsewhere, _sources(elsewhere) if elsewhere else ""
 
