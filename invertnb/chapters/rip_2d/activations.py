@@ -15,7 +15,7 @@ from invertnb.networks import Network
 
 #: Whose activations, and whose filters: x is what conv(5,2) takes.
 OF, FILTERS = "conv(5,1)", "conv(5,2)"
-#: lam as a share of max |W x|, from which on the code is zero; the paper's lambda is twice lam.
+#: lam as a share of ``max |W x|``, from which on the code is zero; the paper's lambda is twice lam.
 SHARES = (0.3, 0.1)
 TOLERANCE = 0.01
 SIDES = {True: "after ReLU", False: "before ReLU"}
@@ -26,8 +26,8 @@ class Recovered:
     """Algorithm 2 on a batch of activations.
 
     Attributes:
-        ratios: ||W^T z|| / ||z||.
-        residual: ||x - W^T z|| / ||x||, with W^T z cropped to the size of x.
+        ratios: ``||W^T z|| / ||z||``.
+        residual: ``||x - W^T z|| / ||x||``, with W^T z cropped to the size of x.
         first: the same for the code of step 1, which knows no model.
         nonzeros: of z, as a share of k.
         stripe: the most others in the stripe of a nonzero of z.
@@ -48,7 +48,7 @@ class Recovered:
 
 
 def recovered(x: Tensor, bank: FilterBank, percent: float, share: float) -> Recovered:
-    """Algorithm 2 with lam = share * max |W x| of each sample and k in percent of all entries.
+    """Algorithm 2 with lam = share * ``max |W x|`` of each sample and k in percent of all entries.
 
     Args:
         x: activations (batch, M, side, side), side even.

@@ -54,7 +54,7 @@ def point(bank: FilterBank, samples: int, generator: torch.Generator, *, side: i
 def one_step_error(
     x: Tensor, bank: FilterBank, model: ModelSparse, size: tuple[int, int]
 ) -> Tensor:
-    """||x - c x_hat|| / ||x|| with x_hat = W^T M(Wx, k) at the norm of x, as in section 4.5."""
+    """``||x - c x_hat|| / ||x||`` with x_hat = W^T M(Wx, k) at the norm of x, as in section 4.5."""
     x_hat = bank.synthesis(model.project(bank.analysis(x)).code, size)
     length = x.flatten(1).norm(dim=1)
     scale = (length / x_hat.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)

@@ -26,11 +26,11 @@ class Constants:
     """What is known of delta_k.
 
     Attributes:
-        sampled: the largest |ratio^2 - 1| of random codes: typical ones.
+        sampled: the largest ``|ratio^2 - 1|`` of random codes: typical ones.
         pair: the coherence, which two nonzeros attain.
-        smallest, largest: ratios ||W^T z||^2 / ||z||^2 that codes of M_k attain.
+        smallest, largest: ratios ``||W^T z||^2 / ||z||^2`` that codes of M_k attain.
         rows: Gershgorin's bound for k nonzeros, by others in a stripe.
-        spectral: max(||W||^2 - 1, 1), which holds for every code.
+        spectral: ``max(||W||^2 - 1, 1)``, which holds for every code.
     """
 
     k: int

@@ -1,4 +1,4 @@
-"""Ratios ||W^T z|| / ||z|| of random codes with 2 x 2 windows, and what their laws should be."""
+"""Ratios ``||W^T z|| / ||z||`` of random codes with 2 x 2 windows, and what their laws should be."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONVENTIONS = ("full", "cropped", "cropped, D = 15")
 
 
 class Ratios(NamedTuple):
-    """||W^T z|| / ||z|| by convention, each (samples,).
+    """``||W^T z|| / ||z||`` by convention, each (samples,).
 
     Attributes:
         full: rows intact, so that W^T z has l - 1 more rows and columns than z.
@@ -111,7 +111,7 @@ def coherent(bank: FilterBank, k: int, side: int) -> float:
 
     Two entries of different windows have E z_i z_j = m^2 p with m = 1/2 and p the probability that
     both are nonzero; two entries of one window are never nonzero together. So products of rows no
-    longer average out: what is left is ||W^T 1||^2 without the pairs within windows.
+    longer average out: what is left is ``||W^T 1||^2`` without the pairs within windows.
     """
     weight = bank.weight.double()
     windows = bank.K * (side // 2) ** 2
@@ -142,7 +142,7 @@ def width(bank: FilterBank, side: int) -> float:
 
 
 def deviation(ratios: Tensor) -> Tensor:
-    """|ratio^2 - 1|, what an isometry constant bounds."""
+    """``|ratio^2 - 1|``, what an isometry constant bounds."""
     return (ratios.square() - 1).abs()
 
 

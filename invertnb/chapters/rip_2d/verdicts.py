@@ -55,7 +55,7 @@ def center(data: Any, recorded: Mapping[str, Recorded]) -> dict[str, Any]:
 
 
 def tail(data: Any) -> dict[str, Any]:
-    """figure3.a.tail: the largest |ratio^2 - 1| that was seen, and what codes attain."""
+    """figure3.a.tail: the largest ``|ratio^2 - 1|`` that was seen, and what codes attain."""
     own = data.layers[data.layer]
     found = {
         "the same, cropped": _largest(own.signed.cropped),
