@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import platform
+import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -40,7 +41,8 @@ def record(chapter: Chapter, values: Mapping[str, Any], command: Sequence[str]) 
     about = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "device": device_name(parameters.device),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
         "seed": parameters.seed,
         "parameters": {
             key: _without_folder(each) for key, each in dataclasses.asdict(parameters).items()
@@ -65,5 +67,5 @@ def _without_folder(value: Any) -> Any:
     """A path, or the path in NAME=PATH, without its folder; anything else as it is."""
     if not isinstance(value, str):
         return value
-    name, equals, rest = value.rpartition("=")
-    return name + equals + (Path(rest).name if "/" in rest else rest)
+    name, rest = re.fullmatch(r"(\w+=)?(.*)", value, re.DOTALL).groups(default="")
+    return name + (PureWindowsPath(rest).name if set("/\\") & set(rest) else rest)

@@ -37,6 +37,11 @@ class Architecture:
         return tuple(name for name in self.layers if name.startswith("conv"))
 
     @property
+    def filters(self) -> tuple[int, ...]:
+        """Filters of each convolution at full width, in order."""
+        return tuple(many for block in self.blocks for many in block)
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """Names conv(i,j) and pool(i) in order."""
         names = []
@@ -125,17 +130,17 @@ class Source:
         label: a line for a reader.
         file: name of the file, without its folder; empty for random weights.
         sha256: of that file; empty for random weights.
+        real: whether these may be weights that the paper speaks of, trained on ImageNet:
+            torchvision's, or a file with filters as many as the architecture has.
+        weights: torchvision's name of the weights; empty for others.
     """
 
     tier: str
     label: str
     file: str = ""
     sha256: str = ""
-
-    @property
-    def real(self) -> bool:
-        """Whether these may be the weights that the paper speaks of: trained on ImageNet."""
-        return self.tier in ("torchvision", "file")
+    real: bool = False
+    weights: str = ""
 
 
 class Network:
@@ -165,10 +170,10 @@ class Network:
         expected = architecture.convolutions[: len(given)]
         if not given or tuple(given) != expected:
             wanted = next(name for name in architecture.convolutions if name not in given)
-            check.fail("tensors", sorted(tensors), f"the first convolutions, but {wanted} is missing")
+            expected = f"the first convolutions, but {wanted} is missing"
+            check.fail("tensors", sorted(tensors), expected)
         widths = [len(tensors[f"{name}.weight"]) for name in given]
-        full = [width for block in architecture.blocks for width in block]
-        modules = architecture.features(widths + full[len(widths) :])
+        modules = architecture.features([*widths, *architecture.filters[len(widths) :]])
         self._parts: dict[str, list[nn.Module]] = {}
         self._fill(modules, tensors, given)
 
@@ -248,7 +253,7 @@ class Network:
         return module.weight.detach(), module.bias.detach()
 
     def bank(self, layer: str, normalized: bool = True) -> FilterBank:
-        """The filters as the W of section 2.2 with the layer's stride and padding, rows of unit norm."""
+        """The filters as the W of section 2.2, with the layer's stride and padding; unit norm."""
         module = self._module(layer, nn.Conv2d, "a convolution")
         bank = FilterBank(module.weight.detach(), module.stride[0], module.padding[0])
         return bank.normalized() if normalized else bank
@@ -291,7 +296,7 @@ class Network:
         return self.activations(images, [name], rectified=rectified)[name]
 
     def switches(self, images: Tensor, pool: str) -> Tensor:
-        """Where each maximum of pool(i) stood in its window, row-major: int64 (batch, K, n1, n2)."""
+        """Where each maximum of pool(i) stood in its window, row-major, int64 (batch, K, n1, n2)."""
         module = self._module(pool, nn.MaxPool2d, "a pooling")
         x = self.before(images, pool)
         size, stride = module.kernel_size, module.stride
@@ -317,8 +322,10 @@ class Network:
 
     @staticmethod
     def _room(name: str, module: nn.Module, x: Tensor) -> Tensor:
-        padding = module.padding if isinstance(module.padding, int) else module.padding[0]
-        side = module.kernel_size if isinstance(module.kernel_size, int) else module.kernel_size[0]
+        padding, side = (
+            each if isinstance(each, int) else each[0]
+            for each in (module.padding, module.kernel_size)
+        )
         if min(x.shape[2:]) + 2 * padding < side:
             check.fail("images", x, f"images large enough for {name}, a window of {side}")
         return module(x)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import urllib.error
 from http.client import HTTPException
 from pathlib import Path
 
 import torch
+
+TIMEOUT_S = 60  # without a byte, after which a download is given up
 
 
 def sha256(path: Path) -> str:
@@ -28,7 +31,8 @@ def fetch(url: str, digest: str, folder: Path, *, progress: bool = True) -> Path
     Raises:
         OSError: no connection, an error of the server, or a file whose SHA-256 is another, such as
             one that was cut short; no part of it stays in the folder. Also for a file that was
-            there before and does not have this SHA-256, which is left as it is.
+            there before and does not have this SHA-256, which is left as it is. What the disk has
+            to say (full, read-only) comes as it is.
     """
     path = folder / url.rpartition("/")[2]
     if path.exists():
@@ -37,13 +41,19 @@ def fetch(url: str, digest: str, folder: Path, *, progress: bool = True) -> Path
             raise OSError(f"{path}: expected SHA-256 {digest}, but found {found}: remove this file")
         return path
     folder.mkdir(parents=True, exist_ok=True)
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_S)
     try:
         torch.hub.download_url_to_file(url, str(path), digest, progress)
     except urllib.error.HTTPError as error:
-        raise OSError(f"{url}: expected a file, but the server answered {error.code} {error.reason}") from None
+        answer = f"the server answered {error.code} {error.reason}"
+        raise OSError(f"{url}: expected a file, but {answer}") from None
     except RuntimeError as error:  # torch's word for another hash
-        raise OSError(f"{url}: expected SHA-256 {digest}, but what came is cut short or another file ({error})") from None
-    except (OSError, HTTPException) as error:
+        came = f"what came is cut short or another file ({error})"
+        raise OSError(f"{url}: expected SHA-256 {digest}, but {came}") from None
+    except (urllib.error.URLError, ConnectionError, TimeoutError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise OSError(f"{url}: expected a file, but there is no connection ({reason})") from None
+    finally:
+        socket.setdefaulttimeout(patience)
     return path

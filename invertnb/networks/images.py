@@ -20,6 +20,8 @@ from invertnb import check
 VARIABLE = "INVERTNB_DATA"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 ILSVRC = "ILSVRC2012_val_"
+# What Pillow raises for a file that is damaged, or no image.
+UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError)
 # Photographs in the wheels of scikit-image and scikit-learn; three are gray.
 PHOTOGRAPHS = {
     "skimage.data": (
@@ -36,7 +38,7 @@ class Images:
 
     Attributes:
         tier: "embedded", "folder" or "ilsvrc".
-        label: a line for a reader.
+        what: a few words for a reader.
         paths: the files, in a fixed order.
         side: of the crop, in pixels.
         resize: of the short side before the crop, in pixels.
@@ -45,7 +47,7 @@ class Images:
     """
 
     tier: str
-    label: str
+    what: str
     paths: tuple[Path, ...]
     side: int = 224
     resize: int = 256
@@ -58,6 +60,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def label(self) -> str:
+        """A line for a reader, with the number of images."""
+        return f"{self.what}, {len(self)} images"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,13 +84,13 @@ class Images:
         """The first so many."""
         check.integer("count", count, 1, len(self))
         return Images(
-            self.tier, self.label, self.paths[:count], self.side, self.resize, self.skip_corrupt
+            self.tier, self.what, self.paths[:count], self.side, self.resize, self.skip_corrupt
         )
 
     def batches(
         self, size: int = 10, *, progress: bool = False
     ) -> Iterator[tuple[list[str], Tensor]]:
-        """Names and pixels, float32 (at most size, 3, side, side) in [0, 1]; one batch is held at a time.
+        """Names and pixels, float32 (at most size, 3, side, side) in [0, 1], a batch at a time.
 
         Raises:
             ValueError: an image that cannot be read, by name, unless those are skipped; or not one
@@ -113,8 +120,10 @@ class Images:
     def _read(self, path: Path) -> Tensor | None:
         try:
             with Image.open(path) as image:
+                if image.mode[0] in "IF":  # 16 or 32 bits a pixel, which `convert` would clip
+                    raise UnidentifiedImageError(f"mode {image.mode}, not 8 bits a channel")
                 pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             if not self.skip_corrupt:
                 reason = str(error).replace(str(path), path.name)
                 check.fail("image", path.name, f"an image that can be read ({reason})")
@@ -125,7 +134,8 @@ class Images:
 
 
 def open_images(
-    source: str | Path = "embedded", *, side: int = 224, resize: int = 256, skip_corrupt: bool = False
+    source: str | Path = "embedded", *, side: int = 224, resize: int = 256,
+    skip_corrupt: bool = False,
 ) -> Images:
     """The images of exactly the tier that is asked for; there is no fallback.
 
@@ -141,16 +151,19 @@ def open_images(
         FileNotFoundError: no such folder.
     """
     if str(source) == "embedded":
-        paths = tuple(_installed(package, name) for package, of in PHOTOGRAPHS.items() for name in of)
-        label = "ten photographs from scikit-image and scikit-learn"
-        return Images("embedded", label, paths, side, resize, skip_corrupt)
+        paths = tuple(
+            _installed(package, name) for package, of in PHOTOGRAPHS.items() for name in of
+        )
+        what = "photographs from scikit-image and scikit-learn"
+        return Images("embedded", what, paths, side, resize, skip_corrupt)
     if str(source) == "folder":
         if not os.environ.get(VARIABLE):
             check.fail(VARIABLE, os.environ.get(VARIABLE), "the path of a folder of images")
         source = os.environ[VARIABLE]
     root = Path(source)
     if not root.is_dir():
-        raise FileNotFoundError(f"images = {str(root)!r}: expected embedded, folder or a folder's path")
+        expected = "expected embedded, folder or a folder's path"
+        raise FileNotFoundError(f"images = {str(root)!r}: {expected}")
     within = root / "val" if (root / "val").is_dir() else root
     files = [path for path in within.rglob("*") if path.suffix.lower() in SUFFIXES]
     files.sort(key=lambda path: path.name)  # as numbered, whether or not in folders of classes
@@ -158,7 +171,7 @@ def open_images(
         check.fail("images", within.name, f"a folder with images ({', '.join(SUFFIXES)})")
     tier = "ilsvrc" if all(path.name.startswith(ILSVRC) for path in files) else "folder"
     what = "ILSVRC-2012 validation set" if tier == "ilsvrc" else f"folder {root.name}"
-    return Images(tier, f"{what}, {len(files)} images", tuple(files), side, resize, skip_corrupt)
+    return Images(tier, what, tuple(files), side, resize, skip_corrupt)
 
 
 def _installed(package: str, name: str) -> Path:

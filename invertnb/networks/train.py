@@ -201,7 +201,7 @@ def folded_accuracy(tensors: dict[str, Tensor], pixels: Tensor, labels: Tensor) 
 def publish(
     net: nn.Sequential, history: list[dict], data: Path, out: Path, recipe: Recipe, note: str = ""
 ) -> None:
-    """The checkpoint and its card, for programs and for people; `note` is about this copy of the data."""
+    """The checkpoint and its card; `note` says what is special about this copy of the data."""
     tensors = {name: each.half() for name, each in fold(net).items()}
     sets = images(data)
     path = out / EMBEDDED.name
@@ -234,9 +234,11 @@ def publish(
 def model_card(card: dict) -> str:
     """The card for people."""
     recipe = Recipe(**card["recipe"])
+    trained, shipped = (100 * share for share in card["accuracy"].values())
+    versions = card["versions"]
     curves = "\n".join(
         f"| {epoch} | {loss:.3f} | {100 * train:.1f} | {100 * test:.1f} |"
-        for epoch, (loss, train, test) in enumerate(zip(*card["curves"].values(), strict=True), start=1)
+        for epoch, (loss, train, test) in enumerate(zip(*card["curves"].values(), strict=True), 1)
     )
     return f"""# {EMBEDDED.name}
 
@@ -250,13 +252,13 @@ def model_card(card: dict) -> str:
   Channels are centered and scaled by the training set's means and standard deviations.
 - **Recipe.** Stochastic gradient descent with Nesterov's momentum {recipe.momentum}, batches of
   {recipe.batch}, {recipe.epochs} epochs; learning rate up to {recipe.rate} in a straight line over
-  {100 * recipe.warmup:.0f} % of the steps and down to 0; weight decay {recipe.decay} on weights, none on
-  biases and batch norm. Each image is shifted by up to {recipe.pad} pixels (reflected), mirrored with
-  probability one half, and loses a square of about {recipe.cutout} pixels. bfloat16 arithmetic.
+  {100 * recipe.warmup:.0f} % of the steps and down to 0; weight decay {recipe.decay} on weights,
+  none on biases and batch norm. Each image is shifted by up to {recipe.pad} pixels (reflected),
+  mirrored with probability one half, and loses a square of about {recipe.cutout} pixels. bfloat16.
   Seed {recipe.seed}. `python -m invertnb.networks.train DATA OUT`.
-- **Accuracy** on the test set: {100 * card["accuracy"]["trained, bfloat16"]:.2f} % as trained,
-  {100 * card["accuracy"]["folded, float16 weights"]:.2f} % for this file. The test set chose nothing.
-- **Made with** {card["device"]}, Python {card["versions"]["python"]}, torch {card["versions"]["torch"]},
+- **Accuracy** on the test set: {trained:.2f} % as trained, {shipped:.2f} % for this file. The test
+  set chose nothing.
+- **Made with** {card["device"]}, Python {versions["python"]}, torch {versions["torch"]},
   in {card["minutes"]} minutes.
 
 | epoch | loss | training accuracy, % | test accuracy, % |
@@ -267,7 +269,7 @@ def model_card(card: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", type=Path, help="CIFAR-10, as torchvision or as folders of PNG files")
+    parser.add_argument("data", type=Path, help="CIFAR-10, torchvision's or PNG files in folders")
     parser.add_argument("out", type=Path, help="folder for the state and the checkpoint")
     parser.add_argument("--note", default="", help="for the card: what is special about this copy")
     arguments = parser.parse_args()

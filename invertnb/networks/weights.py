@@ -54,17 +54,20 @@ def load(
             .safetensors, .npz, .pt or .pth, which may hold the first convolutions only.
         preprocessing: for a file, what the network was trained to see: "torchvision", "features",
             "caffe" or "cifar10". By default "caffe" where the file names its tensors as Caffe does
-            (conv1_1.weight), what a file of ours says of itself, and else "torchvision".
+            (conv1_1.weight), and else "torchvision".
         progress: show a bar while a file comes.
 
     Raises:
-        ValueError: an unknown name, or a file that does not hold these layers.
+        ValueError: an unknown name, a file that does not hold these layers, or a preprocessing for
+            weights that have their own.
         FileNotFoundError: no such file.
         OSError: a download that failed, see `download.fetch`.
     """
     chain = ARCHITECTURES[check.choice("architecture", architecture, tuple(ARCHITECTURES))]
     if preprocessing is not None:
         check.choice("preprocessing", preprocessing, tuple(PREPROCESSING))
+        if not Path(weights).is_file():
+            check.fail("preprocessing", preprocessing, f"none: that of {str(weights)!r} is known")
     names = {"torchvision": DEFAULT} | {each.name: each.name for each in ENUMS[chain.name]}
     if str(weights) in names:
         return _from_torchvision(chain, names[str(weights)], progress)
@@ -76,7 +79,7 @@ def load(
 def gaussian(
     architecture: Architecture, *, generator: torch.Generator, width: float = 1.0
 ) -> Network:
-    """Random weights of variance 2 / (M l^2) and no bias (He et al. 2015), so that ReLU keeps energy.
+    """Random weights of variance 2 / (M l^2), with which ReLU keeps energy (He et al. 2015); no bias.
 
     Args:
         architecture: VGG16 or ALEXNET.
@@ -90,18 +93,17 @@ def gaussian(
     check.real("width", width, 0.0, strict=True)
     if width != 1 and architecture.name != "vgg16":
         check.fail("width", width, "1: torchvision has AlexNet at one width")
-    sides = [module.kernel_size[0] for module in architecture.features(
-        [filters for block in architecture.blocks for filters in block]
-    ) if hasattr(module, "weight")]  # fmt: skip
+    modules = architecture.features(architecture.filters)
+    sides = [module.kernel_size[0] for module in modules if hasattr(module, "weight")]
     tensors, channels = {}, 3
-    filters = [round(width * each) for block in architecture.blocks for each in block]
+    filters = [round(width * each) for each in architecture.filters]
     for name, side, many in zip(architecture.convolutions, sides, filters, strict=True):
         weight = torch.randn(many, channels, side, side, generator=generator)
         tensors[f"{name}.weight"] = weight * math.sqrt(2 / weight[0].numel())
         tensors[f"{name}.bias"] = torch.zeros(many)
         channels = many
-    label = f"random Gaussian weights, {architecture.name} at width {width:g}"
-    return Network(architecture, tensors, PREPROCESSING["torchvision"], Source("random", label))
+    source = Source("random", f"random Gaussian weights, {architecture.name} at width {width:g}")
+    return Network(architecture, tensors, PREPROCESSING["torchvision"], source)
 
 
 def card() -> dict:
@@ -111,7 +113,8 @@ def card() -> dict:
 
 def _embedded(chain: Architecture) -> Network:
     if chain.name != "vgg16":
-        check.fail("weights", "embedded", f"torchvision or a file: none of {chain.name} is embedded")
+        expected = f"torchvision or a file: none of {chain.name} is embedded"
+        check.fail("weights", "embedded", expected)
     expected, found = card()["sha256"], sha256(EMBEDDED)
     if found != expected:
         check.fail("weights", EMBEDDED.name, f"SHA-256 {expected}, but found {found}")
@@ -126,7 +129,9 @@ def _from_torchvision(chain: Architecture, name: str, progress: bool) -> Network
     folder = Path(torch.hub.get_dir()) / "checkpoints"  # where torchvision itself keeps them
     path = fetch(weights.url, DIGESTS.get(prefix, prefix), folder, progress=progress)
     transforms = "features" if name == "IMAGENET1K_FEATURES" else "torchvision"
-    source = Source("torchvision", f"torchvision's {weights}", path.name, sha256(path))
+    source = Source(
+        "torchvision", f"torchvision's {weights}", path.name, sha256(path), True, weights.name
+    )
     return Network(chain, _ours(chain, _read(path)), PREPROCESSING[transforms], source)
 
 
@@ -134,13 +139,27 @@ def _from_file(chain: Architecture, path: Path, preprocessing: str | None) -> Ne
     if not path.is_file():
         expected = "embedded, torchvision, IMAGENET1K_FEATURES or the path of a file"
         raise FileNotFoundError(f"weights = {str(path)!r}: expected {expected}")
+    digest = sha256(path)
+    if chain.name == "vgg16" and digest == card()["sha256"]:
+        return _embedded(chain)  # a copy of the checkpoint is the checkpoint
     tensors = _read(path)
     if preprocessing is None:
         preprocessing = "caffe" if any(_CAFFE.match(name) for name in tensors) else "torchvision"
-    digest = sha256(path)
-    label = f"file {path.name} (SHA-256 {digest[:8]}, {preprocessing} preprocessing)"
-    source = Source("file", label, path.name, digest)
-    return Network(chain, _ours(chain, tensors), PREPROCESSING[preprocessing], source)
+    tensors = _ours(chain, tensors)
+    real = full_width(chain, tensors)
+    narrow = "" if real else ", narrower than the paper's network"
+    label = f"file {path.name} ({preprocessing} preprocessing{narrow})"
+    source = Source("file", label, path.name, digest, real)
+    return Network(chain, tensors, PREPROCESSING[preprocessing], source)
+
+
+def full_width(chain: Architecture, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether each convolution that is there has as many filters as the architecture says."""
+    widths = dict(zip(chain.convolutions, chain.filters, strict=True))
+    return all(
+        len(tensors[f"{name}.weight"]) == many
+        for name, many in widths.items() if f"{name}.weight" in tensors
+    )
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -169,10 +188,8 @@ _OURS = re.compile(r"conv\(\d,\d\)\.(weight|bias)$")
 
 def _ours(chain: Architecture, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under the names of our layers; what belongs to a classifier is left out."""
-    full = [filters for block in chain.blocks for filters in block]
-    places = [
-        place for place, module in enumerate(chain.features(full)) if hasattr(module, "weight")
-    ]
+    modules = chain.features(chain.filters)
+    places = [place for place, module in enumerate(modules) if hasattr(module, "weight")]
     by_place = dict(zip(places, chain.convolutions, strict=True))
     found = {}
     for name, tensor in tensors.items():

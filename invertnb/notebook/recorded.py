@@ -1,9 +1,9 @@
 """Results that were computed elsewhere, or at a size that a build has no time for, with provenance.
 
-A chapter's module may have a function ``recording(parameters) -> Recording``. ``invertnb run CHAPTER
---record`` calls it and writes ``book/recorded/<chapter>-<label>.json``; the chapter reads the file
-back and shows it beside what it computes itself, each labelled. The files are inputs of the chapter:
-when one changes, the chapter is executed again.
+A chapter's module may have a function ``recording(parameters) -> Recording``. ``invertnb run
+CHAPTER --record`` calls it and writes ``book/recorded/<chapter>-<label>.json``; the chapter reads
+the file back and shows it beside what it computes itself, each labelled. The files are inputs of the
+chapter: when one changes, the chapter is executed again.
 """
 
 from __future__ import annotations
@@ -68,37 +68,42 @@ def load_recorded(chapter: str) -> dict[str, Recorded]:
         if not isinstance(entry, dict) or set(entry) != {"about", "results"}:
             raise ValueError(f"{path.name}: expected an object of about and results")
         if missing := set(ABOUT) - set(entry["about"]):
-            raise ValueError(f"{path.name}: expected provenance, but {', '.join(sorted(missing))} is missing")
+            without = ", ".join(sorted(missing))
+            raise ValueError(f"{path.name}: expected provenance, but {without} is missing")
         label = path.stem.removeprefix(f"{chapter}-")
         found[label] = Recorded(label, entry["about"], entry["results"])
     return found
 
 
-def write_recorded(chapter: str, recording: Recording, about: Mapping[str, Any], folder: Path) -> Path:
+def write_recorded(
+    chapter: str, recording: Recording, about: Mapping[str, Any], folder: Path
+) -> Path:
     """Write a recording with its provenance, whole or not at all.
 
     Raises:
-        ValueError: a label that is no slug, or results that JSON cannot hold (NaN and infinity, too).
+        ValueError: a label that is no slug, or results that JSON cannot hold, as NaN and infinity.
     """
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", recording.label):
-        raise ValueError(f"label={recording.label!r}: expected small letters, digits and hyphens")
+    label = recording.label
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", label):
+        raise ValueError(f"label={label!r}: expected small letters, digits and hyphens")
     entry = {"about": {**about, "inputs": dict(recording.inputs)}, "results": recording.results}
     try:
-        text = json.dumps(entry, indent=1, allow_nan=False, ensure_ascii=False)
+        text = _lines(entry)
     except TypeError as error:
-        raise ValueError(f"results of {chapter!r}: expected what JSON can hold, but {error}") from None
+        what = f"expected what JSON can hold, but {error}"
+        raise ValueError(f"results of {chapter!r}: {what}") from None
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{chapter}-{recording.label}.json"
     part = path.with_suffix(".part")
-    part.write_text(_compact(text) + "\n", encoding="utf-8")
+    part.write_text(text + "\n", encoding="utf-8")
     part.replace(path)
     return path
 
 
-def _compact(text: str) -> str:
-    """Lists of numbers on one line each."""
-    return re.sub(r"\[\s*((?:[-\d.eE+]+,\s*)*[-\d.eE+]+)\s*\]", _one_line, text)
-
-
-def _one_line(match: re.Match[str]) -> str:
-    return "[" + ", ".join(part.strip() for part in match[1].split(",")) + "]"
+def _lines(value: Any, indent: str = "") -> str:
+    """JSON with an entry of an object on a line, and lists on one line each."""
+    if not isinstance(value, Mapping) or not value:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    inner = indent + " "
+    entries = (f"{inner}{json.dumps(str(k))}: {_lines(v, inner)}" for k, v in value.items())
+    return "{\n" + ",\n".join(entries) + f"\n{indent}}}"

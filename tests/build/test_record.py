@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from invertnb.build import BuildError
-from invertnb.build.record import record
+from invertnb.build.record import _without_folder, record
 from invertnb.notebook import Parameters, Recording
 
 
@@ -32,6 +32,15 @@ def test_a_recording_is_written_with_how_it_was_made(tmp_path):
     assert torch.__version__.startswith(about["versions"]["torch"])
     assert (about["seed"], about["inputs"]) == (7, {"weights": "file x.npz"})
     assert "threads" in about["device"] and about["seconds"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("word", "kept"),
+    [("weights=/home/a=b/x.npz", "weights=x.npz"), ("/home/a=b/x.npz", "x.npz"),
+     (r"images=C:\\of me\\y", "images=y"), ("seed=3", "seed=3"), ("--record", "--record"), (7, 7)],
+)  # fmt: skip
+def test_a_path_is_kept_without_its_folder(word, kept):
+    assert _without_folder(word) == kept
 
 
 def test_a_chapter_without_recordings_says_so(tmp_path):

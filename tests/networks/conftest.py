@@ -43,11 +43,15 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.fault, self.requests = folder, "", 0
+        self.over = threading.Event()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.requests += 1
+                if outer.fault == "stall":
+                    outer.over.wait(10)
+                    return
                 if outer.fault == "error":
                     self.send_error(503)
                     return
@@ -70,6 +74,7 @@ class Server:
         return f"http://127.0.0.1:{self.http.server_port}"
 
     def close(self) -> None:
+        self.over.set()
         self.http.shutdown()
         self.http.server_close()
 

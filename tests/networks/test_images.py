@@ -40,7 +40,7 @@ def test_a_folder_is_read_in_the_order_of_its_file_names_in_batches(folder):
     batches = list(images.batches(3))
     assert [names for names, _ in batches] == [["a", "b", "c"], ["d"]]
     assert [tuple(pixels.shape) for _, pixels in batches] == [(3, 3, 16, 16), (1, 3, 16, 16)]
-    assert len(images.first(2)) == 2
+    assert len(images.first(2)) == 2 and images.first(2).label == "folder data, 2 images"
 
 
 def test_an_image_is_scaled_and_cropped_in_the_middle(tmp_path):
@@ -76,7 +76,16 @@ def test_a_corrupt_image_is_named_and_skipped_only_on_request(folder, refuses):
     assert images.skipped == ["b.png"]
     for path in folder.rglob("*.png"):
         path.write_bytes(b"broken")
-    refuses(lambda: list(networks.open_images(folder, skip_corrupt=True).batches(2)), "one image at least")
+    refuses(
+        lambda: list(networks.open_images(folder, skip_corrupt=True).batches(2)), "one image at least"
+    )
+
+
+def test_an_image_of_16_bits_is_refused(tmp_path, refuses):
+    (tmp_path / "deep").mkdir()
+    Image.fromarray(np.full((30, 40), 40_000, dtype=np.uint16)).save(tmp_path / "deep" / "x.png")
+    images = networks.open_images(tmp_path / "deep", side=16, resize=20)
+    refuses(images.all, "x.png", "8 bits a channel")
 
 
 def test_which_images_they_are_shows_in_the_digest(folder):

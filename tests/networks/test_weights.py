@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from invertnb import networks
-from invertnb.networks import VGG16, weights
+from invertnb.networks import VGG16, download, weights
 from invertnb.networks.download import fetch, sha256
 
 
@@ -72,11 +72,35 @@ def test_three_formats_and_three_ways_of_naming_hold_the_same_network(narrow, st
         network = networks.load("vgg16", tmp_path / name)
         assert equal(network, narrow)
         assert network.preprocessing.name == rule
-        assert network.source.tier == "file" and network.source.real
+        assert network.source.tier == "file" and not network.source.real  # too narrow
+        assert "narrower than the paper's network" in network.source.label
         assert network.source.file == name and name in network.source.label
         assert str(tmp_path) not in network.source.label
         assert network.source.sha256 == sha256(tmp_path / name)
     assert networks.load("vgg16", tmp_path / name, preprocessing="features").preprocessing.order == "RGB"
+
+
+def test_a_file_of_the_full_width_may_be_real(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    full = {
+        "conv1_1.weight": torch.randn(64, 3, 3, 3, generator=generator).numpy(),
+        "conv1_1.bias": torch.zeros(64).numpy(),
+    }
+    np.savez(tmp_path / "first.npz", **full)
+    assert networks.load("vgg16", tmp_path / "first.npz").source.real
+
+
+def test_a_copy_of_the_checkpoint_is_the_checkpoint(tmp_path):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(weights.EMBEDDED.read_bytes())
+    network = networks.load("vgg16", copy)
+    assert network.source == networks.load().source
+    assert network.preprocessing.name == "cifar10"
+
+
+@pytest.mark.parametrize("name", ["embedded", "torchvision", "IMAGENET1K_FEATURES"])
+def test_weights_that_have_a_preprocessing_take_no_other(name, refuses):
+    refuses(lambda: networks.load("vgg16", name, preprocessing="caffe"), "'caffe'", name)
 
 
 def test_a_file_may_hold_the_first_layers_only(narrow, tmp_path):
@@ -166,7 +190,7 @@ def test_torchvisions_weights_come_once_and_are_checked_again(served, narrow, tm
     assert served.requests == 1
     assert (network.preprocessing.name, network.source.tier) == (rule, "torchvision")
     (kept,) = left(tmp_path)
-    assert network.source.sha256 == sha256(kept)
+    assert network.source.sha256 == sha256(kept) and network.source.real
     kept.write_bytes(b"altered")
     with pytest.raises(OSError, match="expected SHA-256 .* remove this file"):
         networks.load("vgg16", name, progress=False)
@@ -200,6 +224,15 @@ def test_torchvision_still_names_its_files_by_the_digests_we_know():
         assert any(f"-{prefix}." in url for prefix in weights.DIGESTS)
     assert all(digest.startswith(prefix) for prefix, digest in weights.DIGESTS.items())
     assert {each.name for each in weights.ENUMS["vgg16"]} == {"IMAGENET1K_V1", "IMAGENET1K_FEATURES"}
+
+
+def test_a_server_that_stalls_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
+    (server.folder / "x.bin").write_bytes(b"some bytes")
+    server.fault = "stall"
+    with pytest.raises(OSError, match="no connection .*timed out"):
+        fetch(f"{server.url}/x.bin", "0" * 64, tmp_path / "kept", progress=False)
+    assert not list((tmp_path / "kept").iterdir())
 
 
 def test_fetch_understands_the_first_digits_of_a_digest(server, tmp_path):
