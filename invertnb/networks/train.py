@@ -166,7 +166,8 @@ def train(data: Path, out: Path, recipe: Recipe, device: str) -> tuple[nn.Sequen
             right += float((scores.argmax(1) == truth).float().mean())
         tested = accuracy(net, sets["test"], sets["test labels"], torch.bfloat16)
         record = {"loss": lost / steps, "train": right / steps, "test": tested}
-        history.append(record | {"seconds": time.monotonic() - begin})
+        spent = {"seconds": time.monotonic() - begin, "threads": torch.get_num_threads()}
+        history.append(record | spent)
         state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
         save(state | {"recipe": dataclasses.asdict(recipe)}, out / "state.pt")
         print(f"epoch {epoch + 1}", {name: round(value, 4) for name, value in history[-1].items()})
@@ -221,7 +222,7 @@ def publish(
         },
         "parameters": sum(each.numel() for each in tensors.values()),
         "bytes": path.stat().st_size,
-        "device": f"{next(net.parameters()).device.type}, {torch.get_num_threads()} threads",
+        "device": f"{next(net.parameters()).device.type}, {history[-1]['threads']} threads",
         "minutes": round(sum(record["seconds"] for record in history) / 60, 1),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "sha256": sha256(path),
