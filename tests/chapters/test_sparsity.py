@@ -10,7 +10,7 @@ import torch
 from invertnb import coherence, networks
 from invertnb.chapters.sparsity import activity, banks, matching, rows
 from invertnb.chapters.sparsity.activity import Activity
-from invertnb.chapters.sparsity.banks import Bank
+from invertnb.chapters.sparsity.measured import Measured
 
 
 def generator(seed=0):
@@ -186,12 +186,29 @@ def test_filters_that_crowd_are_no_pairs_against_mixtures():
 def test_what_is_recorded_comes_back():
     weight = torch.randn(5, 2, 3, 3, generator=generator(13))
     bank = banks.examine(weight, generator(), draws=2, all_shifts=True)
-    again = Bank.of(json.loads(json.dumps(bank.results())))
-    assert again.negative == pytest.approx(bank.negative, abs=1e-5)
-    assert again.shifts == pytest.approx(bank.shifts, abs=1e-5)
-    for each in (layer(), layer(windows=())):
-        assert Activity.of(json.loads(json.dumps(each.results()))) == Activity.of(each.results())
-        assert Activity.of(each.results()).windows == each.windows
+    bare = banks.examine(weight, generator(), draws=1, all_shifts=False)
+    layers = {"conv(1,1)": layer(), "conv(1,2)": layer(windows=())}
+    given = Measured(
+        "file x.npz", "file", True, "3 images", layers, {"conv(1,1)": bank, "conv(1,2)": bare}
+    )
+    again = Measured.of(json.loads(json.dumps(given.results())))
+    found = again.banks["conv(1,1)"]
+    assert found.negative == pytest.approx(bank.negative, abs=1e-6)
+    assert found.shifts == pytest.approx(bank.shifts, abs=1e-6)
+    assert again.banks["conv(1,2)"].shifts is None
+    assert again.layers["conv(1,2)"].windows == () and again.layers["conv(1,2)"].lost is None
+    assert again.layers["conv(1,1)"].errors == pytest.approx(layer().errors, abs=1e-6)
+    assert (again.source, again.tier, again.real) == ("file x.npz", "file", True)
+    assert Measured.of(json.loads(json.dumps(again.results()))) == again
+
+
+def test_the_blocks_of_a_network_in_words():
+    def blocks(*names):
+        return Measured("x", "file", True, "y", {name: layer() for name in names}, {}).blocks
+
+    assert blocks("conv(1,1)", "pool(1)") == "block 1"
+    assert blocks("conv(1,1)", "conv(2,1)") == "blocks 1 and 2"
+    assert blocks("conv(3,1)", "conv(1,1)", "conv(2,2)") == "blocks 1, 2 and 3"
 
 
 # --- A row out of place -------------------------------------------------------------------------

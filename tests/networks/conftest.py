@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from invertnb.networks import VGG16
+from invertnb.networks import VGG16, weights
+from invertnb.networks.download import sha256
 
 NARROW = (2, 3, 4, 4, 5, 5, 5, 6, 6, 6, 6, 6, 6)  # filters of the thirteen convolutions
 PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # of the convolutions in torchvision's chain
@@ -85,3 +86,25 @@ def server(tmp_path):
     running = Server(tmp_path / "served")
     yield running
     running.close()
+
+
+@pytest.fixture
+def served(server, state_dict, tmp_path, monkeypatch):
+    """torchvision's download of VGG-16, from a small file on a local server and into a new cache."""
+    part = tmp_path / "part.pth"
+    torch.save(state_dict, part)
+    digest = sha256(part)
+    name = f"vgg16-{digest[:8]}.pth"
+    part.rename(server.folder / name)
+    enums = {}
+    for each in ("IMAGENET1K_V1", "IMAGENET1K_FEATURES"):
+        enums[each] = type("Weights", (), {"name": each, "url": f"{server.url}/{name}"})()
+
+    class Enum(dict):
+        def __iter__(self):
+            return iter(self.values())
+
+    monkeypatch.setitem(weights.ENUMS, "vgg16", Enum(enums))
+    monkeypatch.setitem(weights.DIGESTS, digest[:8], digest)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
+    return server

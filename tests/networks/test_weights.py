@@ -153,28 +153,6 @@ def test_files_with_something_else_are_refused(tmp_path, refuses):
 # --- downloads ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def served(server, state_dict, tmp_path, monkeypatch):
-    """torchvision's download of VGG-16, from a small file on a local server and into a new cache."""
-    part = tmp_path / "part.pth"
-    torch.save(state_dict, part)
-    digest = sha256(part)
-    name = f"vgg16-{digest[:8]}.pth"
-    part.rename(server.folder / name)
-    enums = {}
-    for each in ("IMAGENET1K_V1", "IMAGENET1K_FEATURES"):
-        enums[each] = type("Weights", (), {"name": each, "url": f"{server.url}/{name}"})()
-
-    class Enum(dict):
-        def __iter__(self):
-            return iter(self.values())
-
-    monkeypatch.setitem(weights.ENUMS, "vgg16", Enum(enums))
-    monkeypatch.setitem(weights.DIGESTS, digest[:8], digest)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
-    return server
-
-
 def left(tmp_path) -> list:
     return [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 

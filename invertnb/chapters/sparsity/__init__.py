@@ -2,54 +2,42 @@
 
 Tables 2, 4, 6 and 7 from networks that are at hand: the embedded checkpoint live, weights trained
 on ImageNet as far as they were recorded, and a reader's own by a parameter. `activity` measures the
-outputs of layers, `banks` their filters, `rows` random filters of AlexNet's sizes, `matching`
-looks for a published row that stands out of place, `verdicts` fills the ledger.
+outputs of layers, `banks` their filters, `measured` both, `rows` random filters of AlexNet's sizes,
+`matching` looks for a published row that stands out of place, `recordings` are what was measured
+elsewhere, `verdicts` fills the ledger.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from invertnb import networks, notebook
 from invertnb.chapters.proposition_1 import random_filters
-from invertnb.chapters.sparsity import activity, banks, matching, rows
-from invertnb.chapters.sparsity.activity import Activity
+from invertnb.chapters.sparsity import activity, banks, matching, measured, recordings, rows
 from invertnb.chapters.sparsity.banks import Bank
 from invertnb.chapters.sparsity.explorers import explorer, map_explorer  # noqa: F401
 from invertnb.chapters.sparsity.figures import draw_densities
-from invertnb.networks import Images, Network, Source
-from invertnb.networks.architecture import PREPROCESSING
-from invertnb.notebook import Recording, load_recorded, parameter
+from invertnb.chapters.sparsity.measured import Measured
+from invertnb.networks import Images, Network
+from invertnb.notebook import NetworkParameters, Recording, load_recorded, parameter
 from invertnb.notebook.figures import Figure
 
 PAPER = {"count": 50_000, "draws": 200, "bank_draws": 20, "shifts": 512}
 
-RANDOM, ALEX, BANKS, ROWS, ODDS = range(5)  # streams of draws
-#: Preprocessing for weights, of which "auto" is what `networks.load` takes by itself.
-CHOICES = ("auto", *PREPROCESSING)
+RANDOM, ALEX, BANKS, ROWS, ODDS, REDRAWN = range(6)  # streams of draws
+REDRAWS, FEW = 2, 10  # further draws of random weights, and the images they see at most
 
 
 @dataclass(frozen=True)
-class Parameters(notebook.Parameters):
+class Parameters(NetworkParameters):
     """Which networks and images, and how much is drawn."""
 
-    weights: str = parameter(
-        "embedded", path=True,
-        help="of VGG-16: embedded, torchvision, IMAGENET1K_FEATURES or a file",
-    )  # fmt: skip
     alexnet: str = parameter(
-        "random", path=True, help="weights of AlexNet: random, torchvision or a file"
-    )
-    images: str = parameter(
-        "embedded", path=True, help="embedded, folder (INVERTNB_DATA) or the path of a folder"
-    )
-    preprocessing: str = parameter(
-        "auto", choices=CHOICES, help="what the networks were trained to see"
+        "random", path=True, help="weights of AlexNet: random, torchvision or the path of a file"
     )
     count: int = parameter(10, minimum=1, help="images used, at most")
     draws: int = parameter(8, minimum=3, help="random banks of each of AlexNet's sizes")
@@ -57,23 +45,10 @@ class Parameters(notebook.Parameters):
     shifts: int = parameter(
         128, minimum=0, help="largest number of filters that are compared over all shifts"
     )
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A network, measured.
-
-    Attributes:
-        source: which weights.
-        images: which images, in words.
-        layers: activity by layer.
-        banks: filters by convolution; empty for random weights.
-    """
-
-    source: str
-    images: str
-    layers: Mapping[str, Activity]
-    banks: Mapping[str, Bank]
+    study: str = parameter(
+        "network", choices=("network", "random rows"),
+        help="what --record computes: the networks, or Table 6's random row in all readings",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,12 +57,14 @@ class Data:
 
     Attributes:
         network, images: live, for the explorers.
-        source: the live network's weights.
         live: the network of `weights`.
         random: random weights of the same shape on the same images.
-        alexnet: AlexNet, and whether its weights are real.
-        recorded: a network that was measured elsewhere, and the line of its provenance; None
-            where nothing was recorded.
+        redrawn: percent of the nonzeros that hold 90 percent of the energy, the largest over
+            convolutions, for more draws of random weights.
+        alexnet: AlexNet.
+        recorded: the network with real weights that was measured elsewhere, and the line of its
+            provenance; None where nothing was recorded.
+        recorded_alexnet: the same for AlexNet.
         rows: Table 6's random row in the readings in place.
         recorded_rows: all readings by more draws, recorded: odds, and mean and sd by layer; and
             the line of its provenance; or None.
@@ -95,79 +72,74 @@ class Data:
 
     network: Network
     images: Images
-    source: Source
     live: Measured
     random: Measured
-    alexnet: tuple[Measured, bool]
+    redrawn: tuple[float, ...]
+    alexnet: Measured
     recorded: tuple[Measured, str] | None
+    recorded_alexnet: tuple[Measured, str] | None
     rows: Mapping[str, rows.Row]
     recorded_rows: tuple[Mapping, str] | None
+
+    @property
+    def skipped(self) -> list[str]:
+        """Names of images that were asked for and could not be read."""
+        return list(dict.fromkeys(self.images.skipped))
 
 
 def compute(parameters: Parameters) -> Data:
     """All numbers of the chapter."""
     p = parameters
-    network = _load(p, "vgg16", p.weights)
-    images = _images(p)
-    alexnet, real = _alexnet(p)
-    width = len(network.filters("conv(1,1)")[0]) / 64
-    random = networks.gaussian(networks.VGG16, generator=p.generator(RANDOM), width=width)
-    random = random.truncated(network.layers[-1]).to(p.device)
+    network, images = p.network(), p.pictures(p.count)
+    alexnet = load_alexnet(p)
+    few = images.first(min(FEW, len(images)))
     entries = load_recorded("sparsity")
     return Data(
-        network, images, network.source,
+        network, images,
         live=measure(p, network, images),
-        random=Measured(
-            random.source.label, images.label, activity.activities(random, images), {}
+        random=measured.measure(random_like(p, network, RANDOM), images, filters=False),
+        redrawn=tuple(
+            activity.most_needed(activity.activities(random_like(p, network, REDRAWN + i), few))
+            for i in range(REDRAWS)
         ),
-        alexnet=(measure(p, alexnet, images, banks_too=real), real),
-        recorded=_recorded_network(entries),
+        alexnet=measure(p, alexnet, images),
+        recorded=recordings.real_network(entries),
+        recorded_alexnet=recordings.real_alexnet(entries),
         rows=rows.draw_rows(p.generator(ROWS), p.draws),
-        recorded_rows=_recorded_rows(entries),
+        recorded_rows=recordings.recorded_rows(entries),
     )  # fmt: skip
 
 
 def measure(
-    p: Parameters, network: Network, images: Images, *, banks_too: bool = True,
-    progress: bool = False,
+    p: Parameters, network: Network, images: Images, *, progress: bool = False
 ) -> Measured:
-    """A network on images: the outputs of all layers, and the filters of all convolutions."""
-    generator, found = p.generator(BANKS), {}
-    for name in network.convolutions if banks_too else ():
-        weight = network.filters(name)[0]
-        found[name] = banks.examine(
-            weight, generator, draws=p.bank_draws, all_shifts=len(weight) <= p.shifts
-        )
-    layers = activity.activities(network, images, progress=progress)
-    return Measured(network.source.label, images.label, layers, found)
+    """A network on images; the filters, too, unless they are random."""
+    return measured.measure(
+        network, images, filters=network.source.tier != "random", generator=p.generator(BANKS),
+        draws=p.bank_draws, shifts=p.shifts, progress=progress,
+    )  # fmt: skip
+
+
+def random_like(p: Parameters, network: Network, stream: int) -> Network:
+    """Random weights for the layers and the width of a network."""
+    width = len(network.filters("conv(1,1)")[0]) / 64
+    random = networks.gaussian(networks.VGG16, generator=p.generator(stream), width=width)
+    return random.truncated(network.layers[-1]).to(p.device)
+
+
+def load_alexnet(p: Parameters) -> Network:
+    """AlexNet; what a file of its weights was trained to see is taken from `preprocessing`, too."""
+    if p.alexnet == "random":
+        generator = p.generator(ALEX)
+        return networks.gaussian(networks.ALEXNET, generator=generator).to(p.device)
+    given = None if p.preprocessing == "auto" or not Path(p.alexnet).is_file() else p.preprocessing
+    return networks.load("alexnet", p.alexnet, preprocessing=given).to(p.device)
 
 
 def recording(parameters: Parameters) -> Recording:
-    """The network of `weights` on `images`; or, for the embedded weights, random rows.
-
-    Random rows need no weights, only draws: `invertnb run sparsity --profile paper --record`.
-    """
+    """What `study` names: the network of `weights` on `images`, with AlexNet; or random rows."""
     p = parameters
-    if p.weights == "embedded":
-        found = rows.draw_rows(p.generator(ROWS), p.draws, all_shifts=True)
-        streams = [generator_of(p) for _ in found]
-        return Recording("random-rows", {"draws": str(p.draws)}, rows.results(found, streams))
-    network, images = _load(p, "vgg16", p.weights), _images(p)
-    measured = measure(p, network, images, progress=True)
-    blocks = sorted({activity.depth(name)[0] for name in network.layers})
-    whole = network.layers == networks.VGG16.layers
-    label = "vgg16" if whole else "vgg16-blocks" + "".join(map(str, blocks))
-    inputs = {
-        "weights": f"{network.source.label}; SHA-256 {network.source.sha256}",
-        "images": f"{images.label}; SHA-256 {images.sha256}",
-    }
-    results = {
-        "source": measured.source,
-        "images": measured.images,
-        "layers": {name: each.results() for name, each in measured.layers.items()},
-        "banks": {name: each.results() for name, each in measured.banks.items()},
-    }
-    return Recording(label, inputs, results)
+    return recordings.random_rows(p) if p.study == "random rows" else recordings.network(p)
 
 
 def draw(data: Data) -> Figure:
@@ -204,47 +176,3 @@ def coherences(measured: Mapping[str, Bank]) -> dict[str, dict[str, float]]:
 def cosines(data: Data, layer: str) -> Tensor:
     """Inner products of the live network's filters in one layer, NaN on the diagonal."""
     return banks.cosines(data.network.filters(layer)[0].cpu())
-
-
-def _load(p: Parameters, architecture: str, weights: str) -> Network:
-    preprocessing = None if p.preprocessing == "auto" else p.preprocessing
-    return networks.load(architecture, weights, preprocessing=preprocessing).to(p.device)
-
-
-def _alexnet(p: Parameters) -> tuple[Network, bool]:
-    if p.alexnet == "random":
-        generator = p.generator(ALEX)
-        return networks.gaussian(networks.ALEXNET, generator=generator).to(p.device), False
-    network = _load(p, "alexnet", p.alexnet)
-    return network, network.source.real
-
-
-def _images(p: Parameters) -> Images:
-    images = networks.open_images(p.images)
-    if len(images) <= p.count:
-        return images
-    return dataclasses.replace(
-        images.first(p.count), label=f"the first {p.count} of {images.label}"
-    )
-
-
-def _recorded_network(entries: Mapping[str, notebook.Recorded]) -> tuple[Measured, str] | None:
-    """The recorded network with the most layers."""
-    found = [entry for label, entry in entries.items() if label.startswith("vgg16")]
-    if not found:
-        return None
-    entry = max(found, key=lambda each: len(each.results["layers"]))
-    layers = {name: Activity.of(each) for name, each in entry.results["layers"].items()}
-    filters = {name: Bank.of(each) for name, each in entry.results["banks"].items()}
-    measured = Measured(entry.results["source"], entry.results["images"], layers, filters)
-    return measured, entry.provenance
-
-
-def _recorded_rows(entries: Mapping[str, notebook.Recorded]) -> tuple[Mapping, str] | None:
-    entry = entries.get("random-rows")
-    return None if entry is None else (entry.results, entry.provenance)
-
-
-def generator_of(p: Parameters) -> torch.Generator:
-    """For the odds of rows, the same draws for every reading."""
-    return p.generator(ODDS)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -53,21 +52,6 @@ class Activity:
     def crowded(self) -> float:
         """Percent of the windows with a nonzero that have more than one."""
         return 100 * sum(self.windows[2:]) / sum(self.windows[1:])
-
-    def results(self) -> dict[str, Any]:
-        """As JSON has it, to five digits."""
-        return {name: _rounded(value) for name, value in asdict(self).items()}
-
-    @classmethod
-    def of(cls, results: Mapping[str, Any]) -> Activity:
-        """The inverse of `results`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in results.items()})
-
-
-def _rounded(value):
-    if isinstance(value, tuple):
-        return [_rounded(each) for each in value]
-    return None if value is None else float(f"{value:.5g}")
 
 
 def independent(density: float) -> float:
@@ -147,34 +131,36 @@ def activities(network: Network, images: Images, *, progress: bool = False) -> d
 
 
 class _Part:
-    """What one layer has shown so far, a row for each image."""
+    """What one layer has shown so far: the density of each image, and sums of the rest."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, list] = {
-            name: [] for name in ("percent", "errors", "needed", "windows", "lost")
-        }
+        self.percent: list[float] = []
+        self.sums: dict[str, np.ndarray | float] = {}
 
     def add(self, h: Tensor, windows: bool) -> None:
         for image in h.flatten(1):
             values = image.numpy()
             nonzero = values[values != 0]
             errors, needed = kept_errors(np.abs(nonzero), len(values))
-            self.rows["percent"].append(100 * len(nonzero) / len(values))
-            self.rows["errors"].append(errors)
-            self.rows["needed"].append(100 * needed)
+            self.percent.append(100 * len(nonzero) / len(values))
+            self._sum("errors", errors)
+            self._sum("needed", 100 * needed)
         if windows:
-            self.rows["windows"] += (100 * window_counts(h)).tolist()
-            self.rows["lost"] += one_per_window(h).tolist()
+            self._sum("windows", (100 * window_counts(h)).sum(0).numpy())
+            self._sum("lost", float(one_per_window(h).sum()))
+
+    def _sum(self, name: str, more: np.ndarray | float) -> None:
+        self.sums[name] = self.sums.get(name, 0.0) + more
 
     def summary(self) -> Activity:
-        percent = np.array(self.rows["percent"])
-        mean = {name: np.mean(rows, axis=0) for name, rows in self.rows.items() if rows}
+        percent = np.array(self.percent)
+        mean = {name: each / len(percent) for name, each in self.sums.items()}
         sd = float(percent.std(ddof=1)) if len(percent) > 1 else 0.0
         return Activity(
-            float(mean["percent"]), sd, float(percent.min()), float(percent.max()),
+            float(percent.mean()), sd, float(percent.min()), float(percent.max()),
             tuple(mean["errors"].tolist()), float(mean["needed"]),
             tuple(mean["windows"].tolist()) if "windows" in mean else (),
-            float(mean["lost"]) if "lost" in mean else None,
+            mean.get("lost"),
         )  # fmt: skip
 
 
@@ -197,6 +183,11 @@ def compressible(layers: Mapping[str, Activity]) -> dict[str, bool]:
         "compressible": bool(convolutions)
         and all(each.needed < 100 * HALF_NORMAL for each in convolutions),
     }
+
+
+def most_needed(layers: Mapping[str, Activity]) -> float:
+    """Largest percent of the nonzeros that hold ENERGY in a convolution."""
+    return max(each.needed for name, each in layers.items() if name.startswith("conv"))
 
 
 def active_maps(network: Network, pixels: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -53,21 +52,6 @@ class Bank:
     def median(self) -> float:
         """Median over filters of the most negative cosine."""
         return float(torch.tensor(self.negative).median())
-
-    def results(self) -> dict[str, Any]:
-        """As JSON has it, to six digits."""
-        return {name: _rounded(value) for name, value in asdict(self).items()}
-
-    @classmethod
-    def of(cls, results: Mapping[str, Any]) -> Bank:
-        """The inverse of `results`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in results.items()})
-
-
-def _rounded(value):
-    if isinstance(value, tuple):
-        return [_rounded(each) for each in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def cosines(weight: Tensor, groups: int = 1) -> Tensor:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN = (0, 7, 20)  # filters of each layer on the built page; a kernel shows all
 CHANNELS = 12  # of a filter's matrix
+PHOTOGRAPHS = 10  # images with maps, at most
 
 
 def explorer(data: Data) -> Explorer:
@@ -40,9 +41,9 @@ def explorer(data: Data) -> Explorer:
             "random filters of this size": f"median - partner {np.mean(bank.random):.2f}",
         }
         others = products[~products.isnan()]
-        picture = draw_filter(others, {"filter": weight[filter], "$-$ partner": weight[minus],
-                                       "$+$ partner": weight[plus]}, weight.shape[1] == 3)  # fmt: skip
-        return View(picture, values)
+        trio = {"filter": filter, "$-$ partner": minus, "$+$ partner": plus}
+        filters = {name: weight[i] for name, i in trio.items()}
+        return View(draw_filter(others, filters, weight.shape[1] == 3), values)
 
     return Explorer(
         "filters",
@@ -53,9 +54,10 @@ def explorer(data: Data) -> Explorer:
         show,
         alt="Cosines of filter {filter} of {layer} with all other filters of the layer as a "
         "histogram, and the filter beside its nearest partner of either sign",
-        caption=f"{data.source.label}. Left: cosines with all other filters. Right: the filter and "
-        "its nearest partners; in color for conv(1,1), elsewhere the weights (columns: the places "
-        f"of the window, row by row) in the {CHANNELS} channels where the filter is largest.",
+        caption=f"{network.source.label}. Left: cosines with all other filters. Right: the filter "
+        "and its nearest partners; in color for conv(1,1), elsewhere the weights (columns: the "
+        "places of the window, row by row) in the "
+        f"{CHANNELS} channels where the filter is largest.",
     )
 
 
@@ -88,7 +90,8 @@ def map_explorer(data: Data) -> Explorer:
     """Share of active channels at each place, by layer and photograph."""
     layers = data.network.layers
     names, pixels = [], []
-    for found, batch in data.images.batches(activity.BATCH):
+    some = data.images.first(min(PHOTOGRAPHS, len(data.images)))  # all of them are held in memory
+    for found, batch in some.batches(activity.BATCH):
         names += found
         pixels.append(batch)
     maps = activity.active_maps(data.network, torch.cat(pixels), layers)
@@ -110,6 +113,6 @@ def map_explorer(data: Data) -> Explorer:
         show,
         alt="Share of the channels of {layer} that are active at each place of the image {image}: "
         "white where all are, black where none is",
-        caption=f"{data.source.label}. White: every channel is active; black: none. Layers of more "
-        f"than {activity.MAP} pixels a side are averaged.",
+        caption=f"{data.network.source.label}. White: every channel is active; black: none. Layers "
+        f"of more than {activity.MAP} pixels a side are averaged.",
     )

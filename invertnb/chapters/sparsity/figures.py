@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -34,6 +34,18 @@ def paper_percent(table: int, chain: Architecture = VGG16) -> dict[str, float]:
     return {ours: book[f"table{table}.{name}"].paper for ours, name in chain.published.items()}
 
 
+def draw_curves(card: Mapping[str, Any]) -> Figure:
+    """How the embedded network was trained: its accuracy over epochs."""
+    fig, ax = figure(width=4.5, height=1.9)
+    for part, colour in (("train", "black"), ("test", "blue")):
+        curve = card["curves"][part]
+        ax.plot(range(1, len(curve) + 1), [100 * a for a in curve], color=PALETTE[colour],
+                label=part)  # fmt: skip
+    ax.set(xlabel="epoch", ylabel="accuracy, percent", ylim=(40, 100))
+    ax.legend(frameon=False, loc="lower right")
+    return fig
+
+
 def draw_densities(
     live: Mapping[str, Activity], recorded: Mapping[str, Activity], random: Mapping[str, Activity]
 ) -> Figure:
@@ -56,7 +68,7 @@ def draw_densities(
     ax.plot([i - 0.22 for i in range(len(names))], [paper[name] for name in names], "x", ms=7,
             color=PALETTE["vermillion"], label="paper")  # fmt: skip
     ax.set(ylabel="percent of nonzeros", xticks=range(len(names)), ylim=(0, 102))
-    ax.set_xticklabels([VGG16.published[name] for name in names], rotation=60)
+    ax.set_xticklabels([VGG16.published[name] for name in names], rotation=90)
     ax.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     return fig
 
@@ -66,7 +78,7 @@ def draw_pooling(
     recorded: Mapping[str, Activity],
 ) -> Figure:
     """Density after 2 x 2 pooling over density before it, with the two extremes."""
-    fig, ax = figure(width=6.0, height=2.9)
+    fig, ax = figure(width=5.6, height=2.6)
     p = np.linspace(0, 1, 101)
     ax.plot(100 * p, 100 * activity.independent(p), color=PALETTE["black"],
             label="independent: $1-(1-p)^4$")  # fmt: skip
@@ -139,14 +151,14 @@ def draw_coherence(data: Data) -> Figure:
     ax.set(yscale="log", ylabel="coherence", xticks=place, yticks=[0.05, 0.1, 0.2, 0.5, 1])
     ax.set_yticklabels(["0.05", "0.1", "0.2", "0.5", "1"])
     ax.tick_params(which="minor", labelleft=False)
-    ax.set_xticklabels(list(LAYERS), rotation=60)
+    ax.set_xticklabels(list(LAYERS), rotation=90)
     ax.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     return fig
 
 
 def draw_rows(rows: Mapping[str, Row], paper: Mapping[str, float]) -> Figure:
     """Table 6's random row in each reading: deviations from the mean, in standard deviations."""
-    fig, ax = figure(width=6.0, height=0.24 * len(rows) + 0.8)
+    fig, ax = figure(width=5.2, height=0.22 * len(rows) + 0.8)
     layers = list(paper)
     markers = dict(zip(layers, "osD^v", strict=True))
     for y, row in enumerate(rows.values()):
@@ -160,9 +172,11 @@ def draw_rows(rows: Mapping[str, Row], paper: Mapping[str, float]) -> Figure:
     ax.axvline(0, color=PALETTE["black"], lw=0.8)
     ax.set(yticks=range(len(rows)), xlim=(-LIMIT - 0.5, LIMIT + 0.5),
            xlabel="deviation in standard deviations")  # fmt: skip
-    ax.set_yticklabels([name.removesuffix(", in place") for name in rows])
+    short = (name.removesuffix(", in place").replace("AlexNet of ", "") for name in rows)
+    ax.set_yticklabels([name.replace("'s AlexNet", "") for name in short])
     ax.invert_yaxis()
-    ax.legend(frameon=False, ncols=5, loc="lower left", bbox_to_anchor=(-0.7, 1), columnspacing=1)
+    ax.legend(frameon=False, ncols=5, loc="lower left", bbox_to_anchor=(-0.6, 1), columnspacing=1,
+              handletextpad=0.2)
     return fig
 
 
@@ -185,7 +199,7 @@ def draw_partners(measured: Mapping[str, Mapping[str, Bank]]) -> Figure:
                 ax.hlines(median, i - 0.38, i + 0.38, color=PALETTE[colour], lw=2,
                           label=label if i == 0 else None)  # fmt: skip
         ax.set(xticks=range(len(banks)), ylim=(-1, 0.02), xlabel=kind)
-        ax.set_xticklabels([name.removeprefix("conv") for name in banks], rotation=60)
+        ax.set_xticklabels([name.removeprefix("conv") for name in banks], rotation=90)
     axes[0, 0].set_ylabel("nearest $-$ partner")
     axes[0, -1].legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     return fig
@@ -193,7 +207,7 @@ def draw_partners(measured: Mapping[str, Mapping[str, Bank]]) -> Figure:
 
 def draw_errors(measured: Mapping[str, Mapping[str, Activity]]) -> Figure:
     """Relative error of the largest share of entries, for convolutions before a pooling."""
-    fig, ax = figure(width=5.5, height=3.0)
+    fig, ax = figure(width=4.6, height=2.4)
     cycle = ("blue", "sky", "green", "orange", "vermillion")
     for (kind, layers), style in zip(measured.items(), ("-", "--"), strict=False):
         for (name, _), colour in zip(poolings(), cycle, strict=True):

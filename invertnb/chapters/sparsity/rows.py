@@ -9,7 +9,7 @@ no weight in common.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -158,15 +158,20 @@ def mean_sd(samples: Tensor) -> tuple[float, float]:
     return float(samples.mean()), float(samples.std())
 
 
-def results(rows: Mapping[str, Row], generator_of: Iterable[torch.Generator]) -> dict:
-    """What is recorded: mean and sd over draws by reading and layer, and the odds of the row."""
+def results(rows: Mapping[str, Row], odds: Callable[[], torch.Generator]) -> dict:
+    """What is recorded: mean and sd over draws by reading and layer, and the odds of the row.
+
+    Args:
+        rows: by reading.
+        odds: gives the generator for the odds of one row; the same draws serve every reading.
+    """
     return {
         name: {
-            "odds": float(f"{row.odds(generator):.4g}"),
+            "odds": float(f"{row.odds(odds()):.4g}"),
             "layers": {
                 layer: [float(f"{x:.5g}") for x in mean_sd(each)]
                 for layer, each in row.samples.items()
             },
         }
-        for (name, row), generator in zip(rows.items(), generator_of, strict=True)
+        for name, row in rows.items()
     }

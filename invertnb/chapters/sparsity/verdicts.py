@@ -1,125 +1,178 @@
 """The ledger's rows of this chapter: real weights give the value, stand-ins are readings.
 
-A claim about networks trained on ImageNet is judged by the live network if its weights are real, by
-what was recorded from real weights otherwise, and by nothing where neither has the layer. What the
-embedded checkpoint or random weights show stands beside it, as a reading of its own.
+A claim about one layer of a network trained on ImageNet is judged by the live network if its
+weights are real and have the layer, by what was recorded from real weights otherwise, and by
+nothing where neither has it. A claim about all layers asks for a network that has all. What the
+embedded checkpoint, random weights or a part of the real network show stands beside it, as a
+reading of its own.
+
+Percents and coherences over all shifts are rounded before they are recorded: they come from
+float32, which sums in another order on another machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from invertnb.chapters.proposition_1.random_filters import LAYERS
 from invertnb.chapters.sparsity import activity, banks, rows
-from invertnb.networks import ALEXNET
+from invertnb.chapters.sparsity.measured import Measured
+from invertnb.networks import ALEXNET, VGG16
 from invertnb.notebook import Record, Records, record
 
 if TYPE_CHECKING:
     # By its full name, for the documentation: every chapter has a Data.
     from invertnb.chapters import sparsity
-    from invertnb.chapters.sparsity import Measured
 
 STAND_IN = "embedded checkpoint (half width, CIFAR-10)"
 RANDOM = "random Gaussian weights"
+PERCENT, SHIFTED, PLACE = 1, 3, 4  # digits after the point that are recorded
 
 
 def judged(
-    claim: str, live: Any, real: bool, stand_in: str, recorded: Any = None, note: str = "",
-    readings: Mapping[str, Any] | None = None,
+    claim: str, live: Measured, recorded: Measured | None,
+    value: Callable[[Measured], Any], readings: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Record a claim of tier "weights" from what there is.
+    """Record a claim of tier "weights" about one layer from what there is.
 
     Args:
         claim: its id.
-        live: what the live network shows, a value or (value, spread), or None.
-        real: whether the live network has real weights.
-        stand_in: the name of the live reading where it has not.
-        recorded: the same from real weights, recorded; None where there is none.
-        note: where the recorded value comes from.
+        live: the live network.
+        recorded: one with real weights that was measured elsewhere, or None.
+        value: what a network shows, a value or (value, spread); None if it lacks the layer.
         readings: further readings of the text, from the weights that give the value.
     """
-    given = dict(readings or {})
-    if live is not None and not real:
-        given[stand_in] = live
-    if live is not None and real:
-        value, note = live, "computed from the weights and images given"
-    else:
-        value, note = recorded, (f"recorded: {note}" if recorded is not None else "")
-    value, spread = value if isinstance(value, tuple) else (value, None)
-    given = {name: each for name, each in given.items() if each is not None}
-    return record(claim, value, spread, readings=given, note=note)
+    given = {name: each for name, each in (readings or {}).items() if each is not None}
+    shown = value(live)
+    if shown is not None and not live.real:
+        given[stand_in(live)] = shown
+        shown = None
+    note = f"live: {sources(live)}" if shown is not None else ""
+    if shown is None and recorded is not None:
+        shown = value(recorded)
+        note = f"recorded: {sources(recorded)}" if shown is not None else ""
+    shown, spread = shown if isinstance(shown, tuple) else (shown, None)
+    return record(claim, shown, spread, readings=given, note=note)
 
 
-def _sources(measured: Measured) -> str:
-    return f"{measured.source.split(' (')[0]}; {measured.images}"
+def of_all_layers(
+    claim: str, live: Measured, recorded: Measured | None,
+    value: Callable[[Measured], bool | None],
+    more: Callable[[Measured], Mapping[str, bool]],
+) -> Record:
+    """Record a statement about all convolutions, which only a whole real network judges.
+
+    Args:
+        claim: its id.
+        live, recorded: as in `judged`.
+        value: whether it holds in the layers of a network; None if it has none to tell.
+        more: further readings, from real weights.
+    """
+    result, readings, notes = None, {}, []
+    for kind, measured in (("live", live), ("recorded", recorded)):
+        held = None if measured is None else value(measured)
+        if held is None:
+            continue
+        if not measured.real:
+            readings[stand_in(measured)] = held
+            continue
+        notes.append(f"{kind}: {sources(measured)}")
+        if measured.whole and result is None:
+            result = held
+            readings |= more(measured)
+            continue
+        part = f"real weights of {measured.blocks} ({kind})"
+        readings[part] = held
+        readings |= {f"{part}, {name}": each for name, each in more(measured).items()}
+    return record(claim, result, readings=readings, note="; ".join(notes))
 
 
-def _percent(layers: Mapping[str, activity.Activity], name: str) -> tuple[float, float] | None:
-    return (layers[name].percent, layers[name].sd) if name in layers else None
+def stand_in(measured: Measured) -> str:
+    """The name of a reading of weights that are not real."""
+    return {"embedded": STAND_IN, "random": f"{RANDOM}, photographs"}.get(
+        measured.tier, measured.source
+    )
+
+
+def sources(measured: Measured) -> str:
+    """Weights and images, for a note."""
+    return f"{measured.source}; {measured.images}"
+
+
+def _recorded(entry: tuple[Measured, str] | None) -> Measured | None:
+    return entry[0] if entry else None
+
+
+def _best(data: sparsity.Data, name: str) -> Measured | None:
+    """The real weights that judge a claim about one layer."""
+    return data.live if data.live.real and name in data.live.layers else _recorded(data.recorded)
+
+
+def _percent(layer: str) -> Callable[[Measured], tuple[float, float] | None]:
+    def value(measured: Measured) -> tuple[float, float] | None:
+        each = measured.layers.get(layer)
+        return each and (round(each.percent, PERCENT), round(each.sd, PERCENT))
+
+    return value
+
+
+def _coherence(layer: str, reading: str = "absolute") -> Callable[[Measured], float | None]:
+    def value(measured: Measured) -> float | None:
+        bank = measured.banks.get(layer)
+        mu = bank.coherence(reading) if bank else None
+        return mu and round(mu, SHIFTED if reading.endswith("all shifts") else PLACE)
+
+    return value
 
 
 def table2(data: sparsity.Data) -> Records:
     """Percent of nonzeros of VGG-16, layer by layer."""
-    elsewhere, note = _recorded(data)
-    layers = data.network.architecture.published
+    elsewhere = _recorded(data.recorded)
     return Records(
-        judged(
-            f"table2.{theirs}", _percent(data.live.layers, ours), data.source.real, STAND_IN,
-            _percent(elsewhere.layers if elsewhere else {}, ours), note,
-        )
-        for ours, theirs in layers.items()
-    )  # fmt: skip
+        judged(f"table2.{theirs}", data.live, elsewhere, _percent(ours))
+        for ours, theirs in VGG16.published.items()
+    )
 
 
 def table7(data: sparsity.Data) -> Records:
     """Percent of nonzeros of AlexNet, layer by layer."""
-    measured, real = data.alexnet
+    elsewhere = _recorded(data.recorded_alexnet)
     return Records(
-        judged(f"table7.{theirs}", _percent(measured.layers, ours), real, f"{RANDOM}, photographs")
+        judged(f"table7.{theirs}", data.alexnet, elsewhere, _percent(ours))
         for ours, theirs in ALEXNET.published.items()
     )
 
 
 def table4(data: sparsity.Data) -> Records:
     """Learned coherence of VGG-16 in place, and what other readings give."""
-    elsewhere, note = _recorded(data)
-    best = data.live if data.source.real else elsewhere
+    elsewhere = _recorded(data.recorded)
     order = [f"conv{layer}" for layer in LAYERS]
     found = []
-    for place, name in enumerate(order):
-        after = order[place + 1] if place + 1 < len(order) else None
-        filters = best.banks if best else {}
-        readings = {
-            reading: filters[name].coherence(reading)
-            for reading in banks.READINGS[1:]
-            if name in filters
-        }
-        if after in filters:
+    for name, after in zip(order, [*order[1:], None], strict=True):
+        best = _best(data, name)
+        readings = {}
+        if best:
+            readings = {r: _coherence(name, r)(best) for r in banks.READINGS[1:]}
             readings |= {
-                f"{reading}, next layer": filters[after].coherence(reading)
+                f"{reading}, next layer": _coherence(after, reading)(best)
                 for reading in ("signed", "absolute")
             }
-        found.append(
-            judged(
-                f"table4.learned.{name.removeprefix('conv')}", _coherence(data.live, name),
-                data.source.real, STAND_IN, _coherence(elsewhere, name), note, readings,
-            )
-        )  # fmt: skip
+        claim = f"table4.learned.{name.removeprefix('conv')}"
+        found.append(judged(claim, data.live, elsewhere, _coherence(name), readings))
     return Records(found)
 
 
 def table6_learned(data: sparsity.Data) -> Records:
     """Learned coherence of AlexNet: nothing stands in for weights that are not there."""
-    measured, real = data.alexnet
+    elsewhere = _recorded(data.recorded_alexnet)
     found = []
     for ours, theirs in ALEXNET.published.items():
         if ours.startswith("conv"):
-            bank = measured.banks.get(ours)
-            readings = {r: bank.coherence(r) for r in banks.READINGS[1:]} if bank else {}
-            value = bank.coherence("absolute") if bank else None
+            best = data.alexnet if data.alexnet.real else elsewhere
+            readings = {r: _coherence(ours, r)(best) for r in banks.READINGS[1:]} if best else {}
             claim = f"table6.learned.{theirs}"
-            found.append(judged(claim, value, real, STAND_IN, readings=readings))
+            found.append(judged(claim, data.alexnet, elsewhere, _coherence(ours), readings))
     return Records(found)
 
 
@@ -141,48 +194,33 @@ def table6_random(data: sparsity.Data) -> Records:
 
 def pairs(data: sparsity.Data) -> Record:
     """section3.pairs, by `banks.in_pairs`."""
-    elsewhere, note = _recorded(data)
-    best = data.live if data.source.real else elsewhere
-    readings = {}
-    if best:
-        first = {name: best.banks[name] for name in list(best.banks)[:1]}
-        readings = {
+
+    def more(measured: Measured) -> dict[str, bool]:
+        first = dict(list(measured.banks.items())[:1])
+        return {
             "first layer only": banks.in_pairs(first),
-            "against mixtures of the layer's own filters": banks.in_pairs(best.banks, "mixed"),
+            "against mixtures of the layer's own filters": banks.in_pairs(measured.banks, "mixed"),
             "half of the filters of every layer have a partner below -0.5": banks.near_pairs(
-                best.banks
+                measured.banks
             ),
         }
-    return judged(
-        "section3.pairs", banks.in_pairs(data.live.banks), data.source.real, STAND_IN,
-        banks.in_pairs(elsewhere.banks) if elsewhere else None, note, readings,
+
+    return of_all_layers(
+        "section3.pairs", data.live, _recorded(data.recorded),
+        lambda measured: banks.in_pairs(measured.banks), more,
     )  # fmt: skip
 
 
 def compressible(data: sparsity.Data) -> Record:
     """conclusion.compressible, by `activity.compressible`, and its two halves."""
-    elsewhere, note = _recorded(data)
-    best = data.live if data.source.real else elsewhere
-    readings = dict(activity.compressible(best.layers)) if best else {}
-    readings[RANDOM] = _compressible(data.random)
-    return judged(
-        "conclusion.compressible", _compressible(data.live), data.source.real, STAND_IN,
-        _compressible(elsewhere), note, readings,
-    )  # fmt: skip
+    return of_all_layers(
+        "conclusion.compressible", data.live, _recorded(data.recorded), _compressible,
+        lambda measured: activity.compressible(measured.layers),
+    )
 
 
-def _compressible(measured: Measured | None) -> bool | None:
+def _compressible(measured: Measured) -> bool | None:
     """None where no convolution before a pooling was measured."""
-    if measured is None or not any(each.windows for each in measured.layers.values()):
+    if not any(each.windows for each in measured.layers.values()):
         return None
     return all(activity.compressible(measured.layers).values())
-
-
-def _recorded(data: sparsity.Data) -> tuple[Measured | None, str]:
-    elsewhere = data.recorded[0] if data.recorded else None
-    return elsewhere, _sources(elsewhere) if elsewhere else ""
-
-
-def _coherence(measured: Measured | None, name: str) -> float | None:
-    bank = measured.banks.get(name) if measured else None
-    return bank.coherence("absolute") if bank else None
