@@ -41,7 +41,7 @@ def draw_curves(card: Mapping[str, Any]) -> Figure:
         curve = card["curves"][part]
         ax.plot(range(1, len(curve) + 1), [100 * a for a in curve], color=PALETTE[colour],
                 label=part)  # fmt: skip
-    ax.set(xlabel="epoch", ylabel="accuracy, percent", ylim=(40, 100))
+    ax.set(xlabel="epoch", ylabel="percent right", ylim=(40, 100))
     ax.legend(frameon=False, loc="lower right")
     return fig
 
