@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from invertnb import FilterBank, networks, notebook
+from invertnb import FilterBank, check, notebook
 from invertnb.chapters.rip_2d import activations, coherent, constants, ratios
 from invertnb.chapters.rip_2d.activations import FILTERS, Recovered
 from invertnb.chapters.rip_2d.coherent import Point
@@ -22,8 +21,9 @@ from invertnb.chapters.rip_2d.constants import Constants
 from invertnb.chapters.rip_2d.figures import (  # noqa: F401
     draw_coherence, draw_constants, draw_histogram, draw_layers, draw_random, draw_recovered,
 )  # fmt: skip
-from invertnb.chapters.rip_2d.ratios import SIDE, Ratios, nonzeros, sample
-from invertnb.networks import Network
+from invertnb.chapters.rip_2d.ratios import PERCENT, SIDE, Ratios, nonzeros, sample
+from invertnb.networks import Images, Network
+from invertnb.rip import LocalRows
 from invertnb.notebook import Choice, Explorer, Recording, Slider, View, parameter
 from invertnb.notebook.figures import Figure
 
@@ -33,28 +33,20 @@ PAPER = {"samples": 1000, "photographs": 10}
 CHANNELS = 512
 #: Nonzeros in percent of all entries, Table 2: conv(5,2), as Figure 3's caption says, and
 #: conv(5,1), as its text says.
-SPARSITY = {"caption": 20.6, "text": 23.9}
+SPARSITY = {"caption": PERCENT, "text": 23.9}
 RANDOM, LAYERS, PAIR, STUDY, CONSTANTS, COHERENT, EXPLORED = 10, 20, 40, 41, 50, 60, 100
-#: Random codes of each layer, and of each bank whose coherence is looked at.
+#: Random codes of layers beside the one studied, and of banks whose coherence is looked at.
 OF_LAYER, OF_BANK = 24, 8
 #: A smaller layer, for the constants of the page; those of conv(5,2) are recorded.
 SMALLER = "conv(3,2)"
 
 
 @dataclass(frozen=True)
-class Parameters(notebook.Parameters):
+class Parameters(notebook.NetworkParameters):
     """How much is drawn, and the network."""
 
     samples: int = parameter(48, minimum=2, help="random codes at the paper's full size")
     photographs: int = parameter(2, minimum=1, help="images for Algorithm 2, the first so many")
-    weights: str = parameter(
-        "embedded", help="of VGG-16: embedded, torchvision, IMAGENET1K_FEATURES, or a file"
-    )
-    images: str = parameter("embedded", help="embedded, folder, or a folder's path")
-    preprocessing: str = parameter(
-        "auto", choices=("auto", "torchvision", "features", "caffe", "cifar10"),
-        help="what a weights file was trained to see",
-    )  # fmt: skip
     study: str = parameter(
         "network", choices=("network", "random"),
         help="what --record computes: the network, or random filters at the paper's size",
@@ -86,22 +78,28 @@ class Data:
 
     Attributes:
         network: whose filters and activations.
+        pictures: the images.
         layer: the one whose filters stand for conv(5,2).
+        density: nonzeros of its own output in percent, over the images.
         random: the paper's size, by percent of nonzeros.
         layers: ratios by layer of the network.
         twin: those of random filters of the size of `layer`.
         recovered: Algorithm 2 by (filters, side of ReLU, share of the largest lam).
-        constants: by filters and the share of filled windows.
+        constants: of a smaller layer, by filters and the share of filled windows.
+        rows: certificates of `layer` by others in a stripe, by filters.
         families: coherence beside ratios and errors: layers, blends, twins.
     """
 
     network: Network
+    pictures: Images
     layer: str
+    density: float
     random: Mapping[float, Ratios]
     layers: Mapping[str, LayerRatios]
     twin: LayerRatios
     recovered: Mapping[tuple[str, str, float], Recovered]
     constants: Mapping[str, Mapping[float, Constants]]
+    rows: Mapping[str, LocalRows]
     families: Mapping[str, Mapping[str, Point]]
 
 
@@ -109,18 +107,24 @@ def compute(parameters: Parameters) -> Data:
     """All numbers of the chapter."""
     p, network = parameters, load(parameters)
     layer = studied(network)
-    pixels = photographs(p)
+    pictures = p.pictures(p.photographs)
+    pixels = pictures.all().to(p.device)
     banks = activations.pair(network, layer, p.generator(PAIR))
     K, M = banks["learned"].K, banks["learned"].M
     return Data(
         network,
+        pictures,
         layer,
+        activations.density(network.activations(pixels, [layer])[layer]),
         {percent: full_size(p, percent) for percent in SPARSITY.values()},
         {
-            name: layer_ratios(network.bank(name), p.generator(LAYERS + i))
+            name: layer_ratios(
+                network.bank(name), p.samples if name == layer else OF_LAYER,
+                p.generator(LAYERS + i),
+            )
             for i, name in enumerate(network.convolutions[1:])
         },
-        layer_ratios(banks["random"], p.generator(LAYERS)),
+        layer_ratios(banks["random"], p.samples, p.generator(LAYERS)),
         activations.study(network, pixels, layer, generator=p.generator(PAIR)),
         {
             name: constants.by_filling(bank, OF_BANK, p.generator(CONSTANTS))
@@ -128,6 +132,7 @@ def compute(parameters: Parameters) -> Data:
                 network, smaller(network), p.generator(PAIR)
             ).items()
         },
+        {name: constants.locally(bank) for name, bank in banks.items()},
         {
             "layers": coherent.layers(network, OF_BANK, p.generator(COHERENT)),
             "blends": coherent.blends(K, M, OF_BANK, p.generator(COHERENT + 1)),
@@ -136,20 +141,16 @@ def compute(parameters: Parameters) -> Data:
     )
 
 
-@functools.lru_cache(2)
-def _network(weights: str, preprocessing: str | None, device: str) -> Network:
-    return networks.load("vgg16", weights, preprocessing=preprocessing).to(device)
-
-
 def load(p: Parameters) -> Network:
-    """VGG-16 with the weights that the parameters name."""
-    return _network(p.weights, None if p.preprocessing == "auto" else p.preprocessing, p.device)
+    """VGG-16 with the weights that the parameters name.
 
-
-def photographs(p: Parameters) -> Tensor:
-    """The first images, on the device."""
-    images = networks.open_images(p.images)
-    return images.first(min(p.photographs, len(images))).all().to(p.device)
+    Raises:
+        ValueError: weights that end before conv(1,2), the first layer that takes activations.
+    """
+    network = p.network()
+    if len(network.convolutions) < 2:
+        check.fail("weights", p.weights, "a network of at least conv(1,1) and conv(1,2)")
+    return network
 
 
 def studied(network: Network) -> str:
@@ -179,12 +180,12 @@ def full_size(p: Parameters, percent: float, draw: int = 0) -> Ratios:
     return sample(bank, k, p.samples, p.generator(RANDOM + 1000 + draw))
 
 
-def layer_ratios(bank: FilterBank, generator: torch.Generator) -> LayerRatios:
+def layer_ratios(bank: FilterBank, samples: int, generator: torch.Generator) -> LayerRatios:
     """Random codes with and without signs, as dense as those of conv(5,2)."""
-    k = nonzeros(SPARSITY["caption"], bank.K, SIDE)
+    k = nonzeros(PERCENT, bank.K, SIDE)
     return LayerRatios(
-        sample(bank, k, OF_LAYER, generator),
-        sample(bank, k, OF_LAYER, generator, signs=False),
+        sample(bank, k, samples, generator),
+        sample(bank, k, samples, generator, signs=False),
         ratios.row_energy(bank, SIDE) ** 0.5,
         ratios.coherent(bank, k, SIDE) ** 0.5,
         ratios.width(bank, SIDE),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from invertnb import FilterBank, recover
-from invertnb.chapters.rip_2d.ratios import WINDOW, Ratios, measure, nonzeros
+from invertnb.chapters.rip_2d.ratios import PERCENT, WINDOW, Ratios, measure, nonzeros
 from invertnb.model import ModelSparse
 from invertnb.networks import Network
-
+from invertnb.rip import stripe_coherence
 
 #: Whose activations, and whose filters: x is what conv(5,2) takes.
 OF, FILTERS = "conv(5,1)", "conv(5,2)"
@@ -29,17 +31,22 @@ class Recovered:
         ratios: ``||W^T z|| / ||z||``.
         residual: ``||x - W^T z|| / ||x||``, with W^T z cropped to the size of x.
         first: the same for the code of step 1, which knows no model.
-        nonzeros: of z, as a share of k.
+        windows: how many step 1 leaves with a nonzero, as a share of all; step 2 cuts only where
+            these are more than k.
+        nonzeros: of z, as a share of the windows.
         stripe: the most others in the stripe of a nonzero of z.
-        negative: the share of z's energy in negative entries.
+        coherence: the stripe coherence of z, which bounds what its support can deviate.
+        seconds: of the call of `invertnb.recover`.
     """
 
     ratios: Ratios
     residual: Tensor
     first: Tensor
+    windows: Tensor
     nonzeros: Tensor
     stripe: Tensor
-    negative: Tensor
+    coherence: Tensor
+    seconds: float
 
     @property
     def kept(self) -> Tensor:
@@ -56,17 +63,21 @@ def recovered(x: Tensor, bank: FilterBank, percent: float, share: float) -> Reco
     """
     model = ModelSparse(WINDOW, nonzeros(percent, bank.K, x.shape[2]))
     largest = bank.analysis(x).flatten(1).abs().amax(1)
+    start = time.perf_counter()
     found = recover(x, bank, model, share * largest, tol=TOLERANCE)
+    seconds = time.perf_counter() - start
     z, size = found.code, tuple(x.shape[2:])
-    energy = z.square().flatten(1).sum(1)
+    filled = F.max_pool2d(found.initial.code.abs(), WINDOW).flatten(1) > 0
     return Recovered(
         measure(z, bank),
         found.residual,
         (x - bank.synthesis(found.initial.code, size)).flatten(1).norm(dim=1)
         / x.flatten(1).norm(dim=1),
-        (z != 0).flatten(1).sum(1) / model.k,
+        filled.double().mean(1),
+        (z != 0).flatten(1).sum(1) / filled.shape[1],
         others(z, bank.l).amax(1),
-        z.clamp(max=0).square().flatten(1).sum(1) / energy,
+        stripe_coherence(z, FilterBank(bank.weight)),
+        seconds,
     )
 
 
@@ -78,7 +89,7 @@ def others(z: Tensor, l: int) -> Tensor:
     """
     counts = (z != 0).sum(1, keepdim=True).to(torch.float64)
     box = counts.new_ones(1, 1, 2 * l - 1, 2 * l - 1)
-    stripes = torch.nn.functional.conv2d(counts, box, padding=l - 1)
+    stripes = F.conv2d(counts, box, padding=l - 1)
     return torch.where(z != 0, stripes - 1, 0.0).round().long().flatten(1)
 
 
@@ -96,16 +107,15 @@ def crop(x: Tensor, side: int) -> Tensor:
 
 def study(
     network: Network, images: Tensor, layer: str = FILTERS, *, generator: torch.Generator,
-    side: int = 14, shares: tuple[float, ...] = SHARES,
+    percent: float = PERCENT, side: int = 14, shares: tuple[float, ...] = SHARES,
 ) -> dict[tuple[str, str, float], Recovered]:
     """Algorithm 2 by (filters, side of ReLU, share), for the filters of a layer and random ones.
 
     x is the layer's input, before and after the ReLU of the convolution before it (where a pooling
-    stands between, after only); k is the density of the layer's own output, as the caption says.
+    stands between, after only); k is so many percent of the entries of the code.
     """
     banks = pair(network, layer, generator)
     before = network.layers[network.layers.index(layer) - 1]
-    percent = density(network.activations(images, [layer])[layer])
     found = {}
     for rectified, name in SIDES.items():
         if not rectified and before.startswith("pool"):

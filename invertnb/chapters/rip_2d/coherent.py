@@ -9,16 +9,15 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from invertnb import FilterBank, coherence
-from invertnb.chapters.rip_2d.ratios import WINDOW, codes, nonzeros, width
+from invertnb.chapters.rip_2d.ratios import PERCENT, WINDOW, codes, nonzeros, width
 from invertnb.model import ModelSparse
 from invertnb.networks import Network
 
 #: Side of the codes.
 SIDE = 8
-#: Nonzeros of the codes, in percent: those of conv(5,2) in Table 2.
-PERCENT = 20.6
-#: Share of a filter's energy that is one common filter.
-BLENDS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+#: Share of a filter's energy that is one common filter; far enough apart that coherences, which
+#: are maxima over pairs, keep their order from draw to draw.
+BLENDS = (0.0, 0.05, 0.15, 0.3, 0.5, 0.7)
 #: Pairs of equal filters.
 TWINS = (0, 1, 8)
 #: The rank correlation from which on "the smaller, the smaller" holds.
@@ -83,9 +82,12 @@ def blends(K: int, M: int, samples: int, generator: torch.Generator) -> dict[str
 
 
 def twins(K: int, M: int, samples: int, generator: torch.Generator) -> dict[str, Point]:
-    """Random filters of which a few are there twice, which makes the coherence 1."""
+    """Random filters of which a few are there twice, which makes the coherence 1.
+
+    Of fewer filters than two a pair, as many pairs as they can make.
+    """
     found = {}
-    for pairs in TWINS:
+    for pairs in dict.fromkeys(min(pairs, K // 2) for pairs in TWINS):
         weight = _random(K, M, generator)
         weight[:pairs] = weight[K - pairs :] if pairs else weight[:0]
         found[f"{pairs} pairs"] = point(FilterBank(weight), samples, generator)

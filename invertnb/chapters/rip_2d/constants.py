@@ -59,7 +59,7 @@ def by_filling(
     """The three numbers for codes (K, side, side), full boundary, by share of filled windows."""
     whole, size = FilterBank(bank.weight), (side + bank.l - 1,) * 2
     spectral = spectral_bound(whole, size)
-    rows = local_rows(whole, ModelSparse(WINDOW, None), size)
+    rows = locally(bank, side)
     pair, found = float(coherence(bank.weight)), {}
     for share in filled:
         k = max(2, round(share * bank.K * (side // 2) ** 2))
@@ -81,6 +81,15 @@ def corner(bank: FilterBank) -> float:
         for u in (0, edge) for v in (0, edge)
     ]
     return 1 - float(torch.stack(shapes).min())
+
+
+def locally(bank: FilterBank, side: int = SMALL) -> LocalRows:
+    """Gershgorin's bound of a bank with full boundary, by others in a stripe, for any k.
+
+    It does not depend on the side once a whole stripe fits in.
+    """
+    whole = FilterBank(bank.weight)
+    return local_rows(whole, ModelSparse(WINDOW, None), (side + bank.l - 1,) * 2)
 
 
 def allowed(rows: LocalRows, level: float) -> int:

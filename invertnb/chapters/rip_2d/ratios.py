@@ -1,4 +1,4 @@
-"""Ratios ``||W^T z|| / ||z||`` of random codes with 2 x 2 windows, and what their laws should be."""
+"""Ratios ``||W^T z|| / ||z||`` of random codes with 2 x 2 windows, and what to expect of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from invertnb.model import ModelSparse
 WINDOW = (2, 2)
 #: Side of a code, as in conv(5,2) of VGG-16 for images of 224 pixels.
 SIDE = 14
+#: Nonzeros in percent of all entries: those of conv(5,2) in Table 2, as Figure 3's caption says.
+PERCENT = 20.6
 #: Codes that are drawn at a time.
 BATCH = 16
 CONVENTIONS = ("full", "cropped", "cropped, D = 15")
@@ -139,6 +141,11 @@ def width(bank: FilterBank, side: int) -> float:
     same = products.diagonal()  # (2l - 1, 2l - 1, K): a filter and its own shifts
     total = (products.sum((0, 1)) * pairs).sum() - (same.sum(2) * own).sum()
     return math.sqrt(2 * float(total)) / (bank.K * side**2) / 2
+
+
+def significant(value: float | Tensor, digits: int) -> float:
+    """A number to so many significant digits."""
+    return float(f"{float(value):.{digits}g}")
 
 
 def deviation(ratios: Tensor) -> Tensor:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import torch
 from torch import Generator, Tensor
 
-from invertnb import FilterBank, networks, notebook
+from invertnb import FilterBank, notebook
 from invertnb.chapters import rip_2d as chapter
 from invertnb.chapters.rip_2d import activations, coherent, constants
-from invertnb.chapters.rip_2d.ratios import CONVENTIONS, Ratios, sample
+from invertnb.chapters.rip_2d.activations import Recovered
+from invertnb.chapters.rip_2d.ratios import CONVENTIONS, PERCENT, Ratios, sample, significant
+from invertnb.networks import Network
+from invertnb.networks.architecture import parse_layer
+from invertnb.notebook.real_networks import inputs, slug
 
 DRAWS = 3
 #: Filled windows of the recorded constants, and the effort of their searches.
 FILLED, SEARCH = (0.001, 0.01, 0.1, 0.824), {"starts": 1, "steps": 20}
-SHARES = (0.3, 0.1)
 #: Maps of networks that end early are large: the middle of each is taken.
 MIDDLE = 28
+#: Significant digits of random draws and of densities, and of what an iteration found: the latter
+#: stops at a tolerance, and further digits are those of a machine.
+DRAWN, ITERATED = 5, 2
 
 
 def make(p: chapter.Parameters) -> notebook.Recording:
@@ -26,87 +34,125 @@ def make(p: chapter.Parameters) -> notebook.Recording:
 
 def random(p: chapter.Parameters) -> notebook.Recording:
     """Figure 3(a) for several draws of random filters, all conventions, and their constants."""
-    results: dict[str, Any] = {
+    drawn = {
         f"{percent:g}": [statistics(chapter.full_size(p, percent, draw)) for draw in range(DRAWS)]
         for percent in chapter.SPARSITY.values()
     }
-    inputs = {"filters": f"{DRAWS} draws of 512 Gaussian filters 512 x 3 x 3, unit norm"}
+    made = {"filters": f"{DRAWS} draws of 512 Gaussian filters 512 x 3 x 3, unit norm"}
     found = constants_of(chapter.random_bank(p), p.generator(chapter.CONSTANTS))
-    results = {"samples": p.samples, "ratios": results, "constants": {"random": found}}
-    return notebook.Recording("random-512", inputs, results)
+    results = {"samples": p.samples, "ratios": drawn, "constants": {"random": found}}
+    return notebook.Recording("random-512", made, results)
 
 
 def network(p: chapter.Parameters) -> notebook.Recording:
     """Algorithm 2, random codes, constants and coherence of a network's layers."""
-    net, images = chapter.load(p), networks.open_images(p.images)
-    pixels = chapter.photographs(p)
+    net, pictures = chapter.load(p), p.pictures(p.photographs)
+    pixels = pictures.all().to(p.device)
     last = chapter.studied(net)
-    whole = last == chapter.FILTERS
+    whole = last == activations.FILTERS
     studied = [last] if whole else list(net.convolutions[1:])
     side = chapter.SIDE if whole else MIDDLE
-    layers = {
-        name: _layer(p, net, pixels, name, side, p.generator(chapter.PAIR)) for name in studied
-    }
+    layers = {name: _layer(p, net, pixels, name, side) for name in studied}
     points = coherent.layers(net, chapter.OF_BANK, p.generator(chapter.COHERENT))
     results = {
-        "images": len(pixels),
+        **about(net, len(pixels)),
         "side": side,
+        "samples": p.samples,
+        "threads": torch.get_num_threads(),
         "layers": layers,
-        "coherence": {name: list(map(rounded, each)) for name, each in points.items()},
+        "coherence": points_of(points),
         "constants": {
             name: constants_of(bank, p.generator(chapter.CONSTANTS))
             for name, bank in activations.pair(net, last, p.generator(chapter.PAIR)).items()
         },
     }
-    inputs = {
-        "weights": f"{net.source.label}, SHA-256 {net.source.sha256[:16]}",
-        "images": f"{images.label}, the first {len(pixels)} "
-        f"(SHA-256 {images.first(len(pixels)).sha256[:16]})",
+    return notebook.Recording(f"{slug(net)}-{len(pixels)}", inputs(net, pictures), results)
+
+
+def live(data: chapter.Data) -> dict[str, Any]:
+    """What the page computed for the layer studied, in the form of a recording."""
+    own, twin = data.layers[data.layer], data.twin
+    layer = _results({"learned": own, "random": twin}, data.recovered)
+    return {
+        **about(data.network, len(data.pictures)),
+        "layers": {data.layer: layer},
+        "coherence": points_of(data.families["layers"]),
     }
-    return notebook.Recording(label(net), inputs, results)
 
 
-def label(net: networks.Network) -> str:
-    """A slug: which network, up to where."""
-    if net.source.tier == "embedded":
-        return "embedded-ten"
-    blocks = net.layers[-1].partition("(")[2][0]
-    return "vgg16" if net.layers == net.architecture.layers else f"vgg16-blocks1{blocks}"
+def about(net: Network, images: int) -> dict[str, Any]:
+    """Which network: in a few words, and whether its weights are those of the paper's."""
+    return {"network": words(net), "real": net.source.real, "images": images}
+
+
+def words(net: Network) -> str:
+    """A few words on the weights, and which blocks there are if the network is not whole."""
+    source = net.source
+    found = {
+        "embedded": "embedded checkpoint",
+        "torchvision": f"torchvision {source.weights}",
+        "file": "real weights" if source.real else "narrow weights",
+        "random": "random weights",
+    }[source.tier]
+    if net.layers != net.architecture.layers:
+        last = max(parse_layer(layer)[0] for layer in net.layers)
+        found += {1: " of block 1", 2: " of blocks 1 and 2"}.get(last, f" of blocks 1 to {last}")
+    return found
 
 
 def _layer(
-    p: chapter.Parameters, net: networks.Network, pixels: Tensor, name: str, side: int,
-    generator: Generator,
+    p: chapter.Parameters, net: Network, pixels: Tensor, name: str, side: int
 ) -> dict[str, Any]:
-    percent = activations.density(net.activations(pixels, [name])[name])
-    k = chapter.nonzeros(percent, net.bank(name).K, side)
-    found = activations.study(net, pixels, name, generator=generator, side=side, shares=SHARES)
-    banks = activations.pair(net, name, p.generator(chapter.PAIR))
-    drawn = {
-        filters: {
-            kind: statistics(
-                sample(
-                    bank, k, chapter.OF_LAYER, p.generator(chapter.LAYERS), side=side, signs=signs
-                )
-            )
-            for kind, signs in (("signed", True), ("unsigned", False))
-        }
-        for filters, bank in banks.items()
-    }
+    found = activations.study(net, pixels, name, generator=p.generator(chapter.PAIR), side=side)
+    banks, drawn = activations.pair(net, name, p.generator(chapter.PAIR)), {}
+    for filters, bank in banks.items():
+        k, g = chapter.nonzeros(PERCENT, bank.K, side), p.generator(chapter.LAYERS)
+        kinds = (sample(bank, k, p.samples, g, side=side, signs=signs) for signs in (True, False))
+        drawn[filters] = _Drawn(*kinds)
+    density = activations.density(net.activations(pixels, [name])[name])
+    levels = (1.0, constants.VACUOUS)
     return {
-        "percent": rounded(percent),
-        "k": k,
-        "random codes": drawn,
-        "recovered": {
-            f"{filters}, {side_}, {share:g}": {
-                "ratio": statistics(each.ratios),
-                "residual": spread(each.residual),
-                "first": spread(each.first),
-                "nonzeros": spread(each.nonzeros),
-                "stripe": int(each.stripe.max()),
-            }
-            for (filters, side_, share), each in found.items()
+        "density": significant(density, ITERATED + 1),
+        "others": {
+            filters: [constants.allowed(rows, level) for level in levels]
+            for filters, rows in ((f, constants.locally(bank)) for f, bank in banks.items())
         },
+        **_results(drawn, found),
+    }
+
+
+class _Drawn(NamedTuple):
+    signed: Ratios
+    unsigned: Ratios
+
+
+def _results(
+    drawn: Mapping[str, Any], found: Mapping[tuple[str, str, float], Recovered]
+) -> dict[str, Any]:
+    """Random codes by filters, and Algorithm 2 by filters, side of ReLU and share."""
+    return {
+        "random codes": {
+            filters: {kind: statistics(getattr(each, kind)) for kind in ("signed", "unsigned")}
+            for filters, each in drawn.items()
+        },
+        "recovered": {
+            f"{filters}, {side}, {share:g}": outcome(each)
+            for (filters, side, share), each in found.items()
+        },
+    }
+
+
+def outcome(each: Recovered) -> dict[str, Any]:
+    """Algorithm 2 on a batch, in numbers."""
+    return {
+        "ratio": statistics(each.ratios, ITERATED + 1),
+        "residual": spread(each.residual, ITERATED),
+        "first": spread(each.first, ITERATED),
+        "windows": significant(each.windows.mean(), ITERATED),
+        "nonzeros": significant(each.nonzeros.mean(), ITERATED),
+        "stripe": int(each.stripe.max()),
+        "stripe coherence": significant(each.coherence.max(), ITERATED),
+        "seconds": significant(each.seconds, ITERATED),
     }
 
 
@@ -116,27 +162,30 @@ def constants_of(bank: FilterBank, generator: Generator) -> dict[str, list[float
         bank, chapter.OF_BANK, generator, side=chapter.SIDE, filled=FILLED, **SEARCH
     )
     return {
-        f"{share:g}": [each.k, *map(rounded, (each.sampled, each.attained, each.certified))]
+        f"{share:g}": [
+            each.k, *(significant(x, ITERATED) for x in (each.sampled, each.attained)),
+            significant(each.certified, ITERATED + 1),
+        ]
         for share, each in found.items()
-    }
-
-
-def statistics(ratios: Ratios) -> dict[str, dict[str, float]]:
-    """Mean, deviation, least and largest by convention."""
-    return {convention: spread(ratios.of(convention)) for convention in CONVENTIONS}
-
-
-def spread(values: Tensor) -> dict[str, float]:
-    """Mean, standard deviation, least, median and largest of what is finite."""
-    values = values.double()
-    values = values[values.isfinite()]
-    return {
-        "mean": rounded(values.mean()), "sd": rounded(values.std(correction=0)),
-        "low": rounded(values.min()), "median": rounded(values.median()),
-        "high": rounded(values.max()),
     }  # fmt: skip
 
 
-def rounded(value: Any) -> float:
-    """Five digits: more than the page shows."""
-    return float(f"{float(value):.5g}")
+def points_of(points: Mapping[str, coherent.Point]) -> dict[str, list[float]]:
+    """[coherence, sd of the squared ratio, error of one step] by layer."""
+    return {name: [significant(x, DRAWN) for x in each] for name, each in points.items()}
+
+
+def statistics(ratios: Ratios, digits: int = DRAWN) -> dict[str, dict[str, float]]:
+    """Mean, deviation, least and largest by convention."""
+    return {convention: spread(ratios.of(convention), digits) for convention in CONVENTIONS}
+
+
+def spread(values: Tensor, digits: int = DRAWN) -> dict[str, float]:
+    """Mean, standard deviation, least, median and largest of what is finite."""
+    values = values.double()
+    values = values[values.isfinite()]
+    found = {
+        "mean": values.mean(), "sd": values.std(correction=0), "low": values.min(),
+        "median": values.median(), "high": values.max(),
+    }  # fmt: skip
+    return {name: significant(value, digits) for name, value in found.items()}
