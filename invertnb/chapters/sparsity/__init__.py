@@ -23,7 +23,7 @@ from invertnb.chapters.sparsity.explorers import explorer, map_explorer  # noqa:
 from invertnb.chapters.sparsity.figures import draw_densities
 from invertnb.chapters.sparsity.measured import Measured
 from invertnb.networks import Images, Network
-from invertnb.notebook import NetworkParameters, Recording, load_recorded, parameter
+from invertnb.notebook import NetworkParameters, load_recorded, parameter
 from invertnb.notebook.figures import Figure
 
 PAPER = {"count": 50_000, "draws": 200, "bank_draws": 20, "shifts": 512}
@@ -136,7 +136,7 @@ def load_alexnet(p: Parameters) -> Network:
     return networks.load("alexnet", p.alexnet, preprocessing=given).to(p.device)
 
 
-def recording(parameters: Parameters) -> Recording:
+def recording(parameters: Parameters) -> notebook.Recording:
     """What `study` names: the network of `weights` on `images`, with AlexNet; or random rows."""
     p = parameters
     return recordings.random_rows(p) if p.study == "random rows" else recordings.network(p)

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from invertnb import check
+from invertnb import check, notebook
 from invertnb.chapters.sparsity import rows
 from invertnb.chapters.sparsity.measured import Measured
-from invertnb.notebook import Recorded, Recording
+from invertnb.notebook import Recorded
 from invertnb.notebook.real_networks import inputs, slug
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROWS_LABEL = "random-rows"
 
 
-def random_rows(p: sparsity.Parameters) -> Recording:
+def random_rows(p: sparsity.Parameters) -> notebook.Recording:
     """Table 6's random row in all readings, without weights and images.
 
     Raises:
@@ -32,10 +32,10 @@ def random_rows(p: sparsity.Parameters) -> Recording:
 
     found = rows.draw_rows(p.generator(ROWS), p.draws, all_shifts=True)
     odds = functools.partial(p.generator, ODDS)
-    return Recording(ROWS_LABEL, {"draws": str(p.draws)}, rows.results(found, odds))
+    return notebook.Recording(ROWS_LABEL, {"draws": str(p.draws)}, rows.results(found, odds))
 
 
-def network(p: sparsity.Parameters) -> Recording:
+def network(p: sparsity.Parameters) -> notebook.Recording:
     """The network of `weights` on `images`, whichever it is, and AlexNet unless it is random."""
     from invertnb.chapters.sparsity import load_alexnet, measure
 
@@ -47,7 +47,7 @@ def network(p: sparsity.Parameters) -> Recording:
         results["alexnet"] = measure(p, alexnet, images, progress=True).results()
         label += f"-{slug(alexnet)}"
         given["alexnet"] = inputs(alexnet, images)["weights"]
-    return Recording(label, given, results)
+    return notebook.Recording(label, given, results)
 
 
 def real_network(entries: Mapping[str, Recorded]) -> tuple[Measured, str] | None:
