@@ -127,7 +127,8 @@ class Images:
             if not self.skip_corrupt:
                 reason = str(error).replace(str(path), path.name)
                 check.fail("image", path.name, f"an image that can be read ({reason})")
-            self.skipped.append(path.name)
+            if path.name not in self.skipped:
+                self.skipped.append(path.name)
             return None
         pixels = transforms.resize(pixels, [self.resize], antialias=True)
         return transforms.center_crop(pixels, [self.side]).float() / 255

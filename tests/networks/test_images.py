@@ -73,6 +73,7 @@ def test_a_corrupt_image_is_named_and_skipped_only_on_request(folder, refuses):
     refuses(lambda: list(networks.open_images(folder, side=16, resize=20).batches(2)), "b.png", "can be read")
     images = networks.open_images(folder, side=16, resize=20, skip_corrupt=True)
     assert [names for names, _ in images.batches(2)] == [["a", "c"], ["d"]]
+    assert len(images.all()) == 3  # a second time
     assert images.skipped == ["b.png"]
     for path in folder.rglob("*.png"):
         path.write_bytes(b"broken")

@@ -23,9 +23,9 @@ from invertnb.chapters.rip_2d.figures import (  # noqa: F401
 )  # fmt: skip
 from invertnb.chapters.rip_2d.ratios import PERCENT, SIDE, Ratios, nonzeros, sample
 from invertnb.networks import Images, Network
-from invertnb.rip import LocalRows
 from invertnb.notebook import Choice, Explorer, Recording, Slider, View, parameter
 from invertnb.notebook.figures import Figure
+from invertnb.rip import LocalRows
 
 PAPER = {"samples": 1000, "photographs": 10}
 
