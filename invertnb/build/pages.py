@@ -14,6 +14,7 @@ from .execute import Execution
 from .gather import Row
 
 CHAPTER_LIMIT_S = 30
+UNFOLDED = 5  # readings of a claim that the ledger shows without being asked
 
 
 def substitutions(rows: Iterable[Row]) -> dict[str, dict[str, str]]:
@@ -96,14 +97,25 @@ def _ledger_row(row: Row) -> str:
     )
     reading = "" if claim.reading == "as stated" else f"<br><small>{escape(claim.reading)}</small>"
     lines = [f"<tr>{name}{paper}{result(record['value'], _spread(record), row.verdict, reading)}{how}</tr>"]
-    lines += [
+    readings = [
         f'<tr class="reading"><th scope="row">{escape(other["name"])}</th><td></td>'
         f"{result(other['value'], _spread(other), other['verdict'])}<td></td></tr>"
         for other in record["readings"]
     ]
+    lines += readings if len(readings) <= UNFOLDED else [_folded(readings, record["readings"])]
     if record["note"]:
         lines.append(f'<tr class="reading"><td colspan="5">{escape(record["note"])}</td></tr>')
     return "".join(lines)
+
+
+def _folded(lines: list[str], readings: list[Mapping[str, Any]]) -> str:
+    """Many readings behind a line that counts their verdicts."""
+    counts = Counter(reading["verdict"] for reading in readings)
+    total = " ".join(f"{badge(verdict)} {count}" for verdict, count in counts.most_common())
+    return (
+        f'<tr class="reading"><td colspan="5"><details><summary>{len(lines)} readings: {total}'
+        f'</summary><table class="ledger"><tbody>{"".join(lines)}</tbody></table></details></td></tr>'
+    )
 
 
 def status(executions: Iterable[Execution]) -> str:

@@ -78,6 +78,19 @@ def test_the_page_shows_every_claim_and_reading_escaped(claims):
     assert "ks 1 2" in page and "0123456789" in page
 
 
+def test_many_readings_of_a_claim_are_folded_and_counted(claims):
+    def page(many: int) -> str:
+        readings = {f"reading {i}": (0.155 + 0.1 * (i > 1), 0.004) for i in range(many)}
+        shown = record("table4.random.(2,1)", 0.16, 0.004, readings=readings)
+        return pages.ledger(collect([executed(made()[0], shown)], claims))
+
+    few, more = page(pages.UNFOLDED), page(pages.UNFOLDED + 1)
+    assert "readings:" not in few and few.count("<summary>") + 1 == more.count("<summary>")
+    folded = more[more.index("6 readings:") : more.index("</summary>", more.index("6 readings:"))]
+    assert "not reproduced</span> 4" in folded and "reproduced</span> 2" in folded
+    assert all(f">reading {i}</th>" in more for i in range(6))
+
+
 def test_prose_can_quote_values_readings_and_verdicts(claims):
     quoted = pages.substitutions(collect([executed(*made())], claims))
     assert quoted["ours"]["table4.random.(2,1)"] == "0.16 ± 0.004"
