@@ -35,13 +35,16 @@ class View:
     Args:
         picture: a matplotlib figure, or a uint8 array (height, width) or (height, width, 3).
         values: label -> number or text, shown under the picture.
+        photograph: an array of photographs, not of data: its frames lose a little in a built page
+            and are smoothed where they are enlarged.
 
     Raises:
-        ValueError: a picture or a value of any other kind.
+        ValueError: a picture or a value of any other kind; a figure as a photograph.
     """
 
     picture: Figure | np.ndarray
     values: Mapping[str, int | float | str]
+    photograph: bool = False
 
     def __post_init__(self) -> None:
         picture = self.picture
@@ -52,6 +55,8 @@ class View:
             if picture.ndim < 2 or picture.size == 0 or picture.shape[2:] not in ((), (3,)):
                 shape = picture.shape
                 raise ValueError(f"picture must have shape (H, W) or (H, W, 3), got {shape}")
+        elif self.photograph:
+            raise ValueError("photograph must be False for a Figure, got True")
         if not isinstance(self.values, Mapping) or not self.values:
             raise ValueError(f"values must map labels to numbers or text, got {self.values!r}")
         for label in self.values:
@@ -99,8 +104,8 @@ class Explorer(ipywidgets.VBox):
         self.caption = caption
         self._frames: dict[tuple, Frame] = {}
         view = self.render()
-        self._check_grid(view.picture)
-        raster = faces.Raster.of(view.picture)
+        self._check_grid(view)
+        raster = faces.Raster.of(view.picture, view.photograph)
         self._still = raster.still()
         self._frames[self._key({})] = raster.frame(view.values, self._alt_text({}))
         super().__init__(self._build_live())
@@ -134,7 +139,7 @@ class Explorer(ipywidgets.VBox):
         key = self._key(point)
         if key not in self._frames:
             view = self.render(**point)
-            raster = faces.Raster.of(view.picture)
+            raster = faces.Raster.of(view.picture, view.photograph)
             self._frames[key] = raster.frame(view.values, self._alt_text(point))
         return self._frames[key]
 
@@ -173,9 +178,11 @@ class Explorer(ipywidgets.VBox):
     def _grid_size(self) -> int:
         return math.prod(len(control.values) for control in self.controls)
 
-    def _check_grid(self, picture: Figure | np.ndarray) -> None:
+    def _check_grid(self, view: View) -> None:
+        picture = view.picture
         tiny = isinstance(picture, np.ndarray) and math.prod(picture.shape[:2]) <= TINY_PIXELS
-        limit = PIXEL_FRAMES if tiny else FIGURE_FRAMES
+        # Photographs are small for what they show; the page's bytes are their limit.
+        limit = PIXEL_FRAMES if tiny or view.photograph else FIGURE_FRAMES
         if self._grid_size() > limit:
             raise ValueError(f"controls must span at most {limit} frames, got {self._grid_size()}")
 

@@ -21,6 +21,7 @@ from . import figures
 from .controls import Slider, plain
 
 PIXEL_PICTURE_WIDTH = 480
+PHOTOGRAPH_WIDTH, PHOTOGRAPH_QUALITY = 640, 60
 RADIO_OPTIONS = 4
 _STATIC = files(__package__) / "static"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -73,16 +74,22 @@ def shown(value: int | float | str) -> str:
 
 @dataclass(frozen=True)
 class Raster:
-    """A picture as an image; `size` as in `Frame`, `exact` where every pixel is data."""
+    """A picture as an image; `size` as in `Frame`, `exact` where every pixel is data, `photograph`
+    where a frame may lose what an eye does not miss."""
 
     image: Image.Image
     size: tuple[int, int]
     exact: bool
+    photograph: bool = False
 
     @classmethod
-    def of(cls, picture: Figure | np.ndarray) -> Raster:
+    def of(cls, picture: Figure | np.ndarray, photograph: bool = False) -> Raster:
         if isinstance(picture, np.ndarray):
             height, width = picture.shape[:2]
+            if photograph:
+                image = Image.fromarray(np.ascontiguousarray(picture))
+                wide = max(width, PHOTOGRAPH_WIDTH)
+                return cls(image, (wide, round(height * wide / width)), False, True)
             scale = max(1, PIXEL_PICTURE_WIDTH // width)
             image = Image.fromarray(np.ascontiguousarray(picture))
             return cls(image, (width * scale, height * scale), True)
@@ -100,12 +107,16 @@ class Raster:
         return figures.png(image, exact=True)
 
     def frame(self, values: Mapping, alt: str) -> Frame:
-        return Frame(*encoded(self.image), self.size, self.pixelated, alt, embedded(values))
+        picture = encoded(self.image, self.photograph)
+        return Frame(*picture, self.size, self.pixelated, alt, embedded(values))
 
 
-def encoded(image: Image.Image) -> tuple[bytes, str]:
-    """The smaller of PNG and lossless WebP, and its MIME type."""
+def encoded(image: Image.Image, photograph: bool = False) -> tuple[bytes, str]:
+    """The smaller of PNG and lossless WebP, or for a photograph lossy WebP; and its MIME type."""
     webp = io.BytesIO()
+    if photograph:
+        image.convert("RGB").save(webp, format="WEBP", method=4, quality=PHOTOGRAPH_QUALITY)
+        return webp.getvalue(), "image/webp"
     image.convert("RGB").save(webp, format="WEBP", lossless=True, method=4, quality=50)
     choices = (webp.getvalue(), "image/webp"), (figures.png(image, exact=True), "image/png")
     return min(choices, key=lambda choice: len(choice[0]))

@@ -98,6 +98,7 @@ def test_live_values_contain_the_grid():
         (lambda: View(np.zeros((2, 2), np.uint8), {}), "values must map labels"),
         (lambda: View(np.zeros((2, 2), np.uint8), {3: 1}), "non-empty strings as labels, got 3"),
         (lambda: View(np.zeros((2, 2), np.uint8), {"a": [1]}), r"value 'a' must be .* got \[1\]"),
+        (lambda: View(figure()[0], {"a": 1}, photograph=True), "photograph must be False"),
         (lambda: explorer(name="No Name"), "name must be a lower-case identifier, got 'No Name'"),
         (lambda: explorer(controls=[]), "controls must be one or more of Slider and Choice"),
         (lambda: explorer(controls=["k"]), r"of Slider and Choice, got \('k',\)"),
@@ -132,6 +133,26 @@ def test_grid_of_figures_is_limited_that_of_tiny_pictures_less_so():
 
     with pytest.raises(ValueError, match="at most 60 frames"):
         explorer(large, controls=many)
+
+
+def test_a_photograph_may_lose_a_little_and_is_limited_by_bytes_alone():
+    rows, columns = np.mgrid[:96, :192]
+    smooth = 120 + 60 * np.sin(rows / 9) * np.cos(columns / 7)
+    noise = np.random.default_rng(0).normal(0, 4, smooth.shape)
+    pixels = np.repeat((smooth + noise).astype(np.uint8)[..., None], 3, 2)
+    many = [Slider("k", range(1, 41), "k"), Choice("way", ["up", "down"], "way")]
+
+    def show(photograph):
+        return lambda k, way: View(pixels, {"k": k}, photograph=photograph)
+
+    with pytest.raises(ValueError, match="at most 60 frames, got 80"):
+        explorer(show(False), controls=many)
+    frame = explorer(show(True), controls=many).frame()
+    exact = explorer(show(False), controls=[many[0], Choice("way", ["up"], "way")]).frame()
+    assert frame.mime == "image/webp" and len(frame.picture) < len(exact.picture) / 3
+    assert frame.size == (640, 320) and not frame.pixelated
+    shown = np.asarray(Image.open(io.BytesIO(frame.picture)).convert("RGB")).astype(float)
+    assert shown.shape == pixels.shape and np.abs(shown - pixels).mean() < 6
 
 
 # Frames and values
