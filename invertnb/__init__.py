@@ -8,6 +8,9 @@ from invertnb.lasso import LassoResult, lasso
 from invertnb.least_squares import least_squares
 from invertnb.model import ModelSparse, Projection
 from invertnb.operators import FilterBank, adjoint_test
+from invertnb.reconstruct import (
+    Reconstruction, random_activations, reconstruct, relative_error,
+)  # fmt: skip
 from invertnb.recover import Recovery, recover
 
 __all__ = [
@@ -17,6 +20,7 @@ __all__ = [
     "ModelSparse",
     "Moments",
     "Projection",
+    "Reconstruction",
     "Recovery",
     "adjoint_test",
     "coherence",
@@ -24,7 +28,10 @@ __all__ = [
     "iht",
     "lasso",
     "least_squares",
+    "random_activations",
+    "reconstruct",
     "recover",
+    "relative_error",
     "response_moments",
     "rip",
     "theory",
