@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -94,12 +95,13 @@ class Decoder:
         K = self._stages[depth - 1][0][0].shape[1]
         check.array("f", f, ("batch", K, "n1", "n2"))
         wanted = self.layers[:depth] if self.switches == "known" else ()
-        if sorted(switches or ()) != sorted(wanted):
-            check.fail("switches", sorted(switches or ()), f"switches of {list(wanted)}")
+        given = dict(switches or {})
+        if sorted(given) != sorted(wanted):
+            check.fail("switches", sorted(given), f"switches of {list(wanted)}")
         x = f.to(self._stages[0][0][0])
         with torch.no_grad():
             for block in range(depth, 0, -1):
-                x = self._unpool(x, (switches or {}).get(f"pool({block})"))
+                x = self._unpool(x, given.get(f"pool({block})"))
                 for j, (weight, bias) in enumerate(self._stages[block - 1]):
                     x = F.conv2d(x, weight, bias, padding=1)
                     if block > 1 or j < len(self._stages[0]) - 1:
@@ -150,7 +152,11 @@ def load_decoder(switches: str = "known", path: str | Path | None = None) -> Dec
         check.fail("decoder", file.name, f"the SHA-256 of its card, but found {digest}")
     label = f"decoder of the embedded network, {switches} switches"
     source = Source("embedded" if path is None else "file", label, file.name, digest)
-    return Decoder(load_file(file), switches, PREPROCESSING["cifar10"], source)
+    try:
+        tensors = load_file(file)
+    except SafetensorError as error:
+        check.fail("path", file.name, f"a safetensors file, but {error}")
+    return Decoder(tensors, switches, PREPROCESSING["cifar10"], source)
 
 
 def embedded(switches: str) -> Path:

@@ -239,7 +239,60 @@ def publish(
         "sha256": sha256(path),
     }
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    path.with_suffix(".md").write_text(model_card(card))
     print(json.dumps(card["held-out relative error"]), flush=True)
+
+
+def model_card(card: dict) -> str:
+    """The card for people."""
+    recipe, versions = Recipe(**card["recipe"]), card["versions"]
+    kind = {
+        "known": "puts each value where the encoder's pooling took it from",
+        "fixed": "puts each value at the last place of its window",
+        "averaged": "spreads each value evenly over its window",
+    }[recipe.switches]
+    rows = "\n".join(
+        f"| {data} | {layer} | {each['mean subtracted']:.3f} | {each['mean added back']:.3f} |"
+        for data, layers in card["held-out relative error"].items()
+        for layer, each in layers.items()
+    )
+    curve = "\n".join(
+        f"| {100 * hundred} | " + " | ".join(f"{value:.3g}" for value in values) + " |"
+        for hundred, values in enumerate(card["curve"], 1)
+        if hundred % 4 == 0 or hundred == len(card["curve"])
+    )
+    return f"""# vgg16_half_decoders_{recipe.switches}.safetensors
+
+{card["model"]}; {card["parameters"]:,} numbers, {card["bytes"]:,} bytes, SHA-256
+`{card["sha256"]}`.
+
+- **What for.** Images from activations of the embedded network, true or reconstructed, as in
+  Table 3 and Figures 4 and 5. The network turned around: unpooling, which {kind}, then as many
+  3 x 3 convolutions, ReLU between and none at the end, no batch norm (Zhang et al. 2016). One
+  chain serves all layers: the decoder of pool(i) is its last i blocks.
+- **Encoder.** {card["encoder"]["label"]}, SHA-256 `{card["encoder"]["sha256"]}`.
+- **Data.** {card["data"]}. Targets are images in [0, 1] less the mean of CIFAR-10 by channel.
+- **Recipe.** Adam, {recipe.steps} steps of {recipe.small} small images and {recipe.crops} crops of
+  {recipe.side} x {recipe.side}, mirrored or not; learning rate up to {recipe.rate} in a straight
+  line over {100 * recipe.warmup:.0f} % of the steps and down to 0. The loss is the Euclidean one
+  of each of the four decoders, in logarithm, so that each counts by its proportion. bfloat16.
+  Seed {recipe.seed}. `python -m invertnb.networks.train_decoders CIFAR IMAGES OUT`.
+- **Made with** {card["device"]}, Python {versions["python"]}, torch {versions["torch"]},
+  in {card["minutes"]} minutes.
+
+Relative error `||x - x_hat|| / ||x||` of images decoded from true activations, averaged over images
+that the decoders have not seen; with the mean subtracted from x, as trained, and added back:
+
+| images | layer | mean subtracted | mean added back |
+|---|---|---|---|
+{rows}
+
+Mean square of the error on the crops, over the hundred steps before:
+
+| step | pool(1) | pool(2) | pool(3) | pool(4) |
+|---|---|---|---|---|
+{curve}
+"""
 
 
 def main() -> None:
