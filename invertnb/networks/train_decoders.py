@@ -100,6 +100,15 @@ def crop(photograph: Tensor, side: int, generator: torch.Generator) -> Tensor:
     return square.flip(2) if torch.randint(2, (), generator=generator) else square
 
 
+def middle(photograph: Tensor, most: int = 224) -> Tensor:
+    """The middle of a photograph, with sides that all poolings halve without a rest."""
+    sides = [min(most, length // 2**DEPTH * 2**DEPTH) for length in photograph.shape[1:]]
+    top, left = (
+        (length - side) // 2 for length, side in zip(photograph.shape[1:], sides, strict=True)
+    )
+    return photograph[:, top : top + sides[0], left : left + sides[1]]
+
+
 def encode(encoder: Network, pixels: Tensor, switches: str) -> tuple[list[Tensor], list[Tensor]]:
     """Activations of pool(1) to pool(4), and what unpooling multiplies with: where, and how much."""
     x, pooled, masks = normalize(pixels), [], []
@@ -306,13 +315,10 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sets, (large, held) = cifar(arguments.cifar), photographs(arguments.images)
     encoder = load("vgg16", "embedded").to(device)
-    squares = []
-    for photograph in held:
-        top, left = ((length - 224) // 2 for length in photograph.shape[1:])
-        squares.append(photograph[None, :, top : top + 224, left : left + 224].to(device))
+    squares = [middle(photograph)[None].to(device) for photograph in held]
     groups = {
         "CIFAR-10, 1,000 test images": list(sets["test"][:: len(sets["test"]) // 1000].to(device).split(100)),
-        f"{len(held)} photographs, 224 x 224": squares,
+        f"{len(held)} photographs, 224 x 224 at most": squares,
     }
     data = f"CIFAR-10, {len(sets['train']):,} training images, and crops of {len(large)} photographs"
     for switches in (arguments.switches,) if arguments.switches else SWITCHES:
