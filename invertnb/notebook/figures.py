@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import matplotlib
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.image import AxesImage
 from PIL import Image
 
-__all__ = ["PALETTE", "Figure", "draw_matrix", "figure"]
+__all__ = ["PALETTE", "Figure", "Photographs", "draw_matrix", "figure", "photographs"]
 
 #: Okabe and Ito's colours, which readers with any common colour vision can tell apart.
 PALETTE = MappingProxyType(
@@ -31,6 +32,7 @@ PALETTE = MappingProxyType(
 )
 
 DPI = 150
+PHOTOGRAPH_QUALITY = 80
 INK, MUTED = "#1f2328", "#59636e"
 
 # Yellow stays out of the cycle: on white it is too faint for a line.
@@ -70,6 +72,58 @@ class Figure(MatplotlibFigure):
         data = {"text/plain": repr(self), "image/png": self._repr_png_()}
         # No height: it would be kept where the width of a phone shrinks the picture.
         return data, {"image/png": {"width": css_size(self)[0]}}
+
+
+class Photographs(Figure):
+    """A figure of photographs, which displays itself as a JPEG: a palette would cost more bytes."""
+
+    def _repr_jpeg_(self) -> bytes:
+        image, buffer = rasterise(self), io.BytesIO()
+        size = css_size(self)
+        image.resize(size, Image.Resampling.LANCZOS).save(
+            buffer, format="JPEG", quality=PHOTOGRAPH_QUALITY, optimize=True
+        )
+        return buffer.getvalue()
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        data = {"text/plain": repr(self), "image/jpeg": self._repr_jpeg_()}
+        return data, {"image/jpeg": {"width": css_size(self)[0]}}
+
+
+def photographs(
+    rows: Mapping[str, Sequence[np.ndarray]], columns: Sequence[str], width: float = 7.5
+) -> Photographs:
+    """A grid of pictures, named at the left and on top.
+
+    Args:
+        rows: by name, pictures (H, W, 3) in [0, 1], one a column, all of one shape; what leaves
+            that range is cut off.
+        columns: names.
+        width: inches.
+
+    Raises:
+        ValueError: a row with more or fewer pictures than columns; no picture.
+    """
+    if not rows or not columns:
+        raise ValueError(f"rows must hold pictures, got {list(rows)} x {list(columns)}")
+    for name, pictures in rows.items():
+        if len(pictures) != len(columns):
+            raise ValueError(f"row {name!r} must have {len(columns)} pictures, got {len(pictures)}")
+    tall, wide = next(iter(rows.values()))[0].shape[:2]
+    height = 0.3 + (width - 0.3) / len(columns) * tall / wide * len(rows)
+    with matplotlib.rc_context(dict(STYLE)):
+        canvas = Photographs(figsize=(width, height), dpi=DPI, layout="constrained")
+        canvas.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+        axes = canvas.subplots(len(rows), len(columns), squeeze=False)
+        for line, (name, pictures) in zip(axes, rows.items(), strict=True):
+            line[0].set_ylabel(name, fontsize=10)
+            for ax, picture in zip(line, pictures, strict=True):
+                ax.imshow(np.clip(picture, 0, 1), interpolation="lanczos")
+                ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(False)
+        for ax, name in zip(axes[0], columns, strict=True):
+            ax.set_title(name, fontsize=10)
+    return canvas
 
 
 def figure(width: float = 7.5, height: float = 3.2, **subplots) -> tuple[Figure, Axes | np.ndarray]:
