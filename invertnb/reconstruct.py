@@ -36,6 +36,7 @@ def reconstruct(
     f: Tensor, bank: FilterBank, k: int | None = None, *, method: str = "iht", block: Size = (2, 2),
     pooling: str = "abs", switches: str | Tensor = "known", iterations: int = 1,
     lam: float | Tensor | None = None, tol: float = 1e-3, match: bool = True,
+    h: Tensor | None = None,
 ) -> Reconstruction:
     """One IHT step from zero and back, f_hat = W^T M(W f, k), scaled to the norm of f; and others.
 
@@ -55,6 +56,7 @@ def reconstruct(
         lam, tol: of "recover" and, tol, of "least squares", where it bounds
             ``||W^T (W f_hat - h)|| / ||W^T h||``.
         match: scale f_hat to the norm of f; an f_hat of zero stays zero.
+        h: W f, where it is at hand, as for several readings of one step.
 
     Raises:
         ValueError: arguments that do not fit together, are out of range or are of no use to the
@@ -84,7 +86,13 @@ def reconstruct(
         check.fail("k", k, f"None for method {method!r}")
     if (lam is None) == (method == "recover"):
         check.fail("lam", lam, "a level for method 'recover', and for no other")
-    h = bank.analysis(f)
+    if h is None:
+        h = bank.analysis(f)
+    else:
+        check.array("f", f, ("batch", bank.M, *("side",) * bank.dims))
+        size = bank.code_size(f.shape[2] if bank.dims == 1 else tuple(f.shape[2:]))
+        shape = (size,) if bank.dims == 1 else size
+        check.array("h", h, (len(f), bank.K, *shape), like=("f", f))
     with torch.no_grad():
         if method == "recover":
             code = recover(f, bank, model, lam, tol=tol).code

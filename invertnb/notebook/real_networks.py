@@ -60,6 +60,21 @@ def slug(network: networks.Network) -> str:
     return f"{name}-{'narrow' if source.tier == 'file' else source.tier}"
 
 
+def words(network: networks.Network) -> str:
+    """A few words on the weights, and which blocks there are if the network is not whole."""
+    source = network.source
+    found = {
+        "embedded": "embedded checkpoint",
+        "torchvision": f"torchvision {source.weights}",
+        "file": "real weights" if source.real else "narrow weights",
+        "random": "random weights",
+    }[source.tier]
+    if network.layers != network.architecture.layers:
+        last = max(parse_layer(layer)[0] for layer in network.layers)
+        found += {1: " of block 1", 2: " of blocks 1 and 2"}.get(last, f" of blocks 1 to {last}")
+    return found
+
+
 def inputs(network: networks.Network, images: networks.Images) -> dict[str, str]:
     """Provenance of a recording: weights and images with their SHA-256, and what was skipped."""
     digest = network.source.sha256

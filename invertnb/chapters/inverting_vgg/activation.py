@@ -16,11 +16,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from invertnb import FilterBank, notebook, random_activations, reconstruct, relative_error
+from invertnb import FilterBank, notebook, reconstruct, relative_error
 from invertnb.networks import Network
-from invertnb.reconstruct import POOLING
+from invertnb.reconstruct import POOLING, Reconstruction
 
 WINDOW = (2, 2)
+#: The columns of Table 3.
 LEARNED, RANDOM, ACTIVATIONS = METHODS = ("learned", "random", "activations")
 #: Which windows keep their entry: all, or as many as a percentage of Table 2 leaves. Of entries, of
 #: which a window holds four, so that from 25 percent on all windows do; or of windows.
@@ -39,7 +40,39 @@ class Reading(NamedTuple):
 
 
 READINGS = tuple(Reading(*each) for each in itertools.product(POOLING, KEEP))
-Errors = Mapping[str, Mapping[Reading, Tensor]]
+#: As section 2.3 defines M(z, k), with k a number of entries; and the reading that fits Table 3 best.
+STATED = Reading("abs", "c(i+1,1), of entries")
+FITTING = Reading("signed", "c(i+1,1), of windows")
+
+
+class Step(NamedTuple):
+    """One step on some images, (images,) each.
+
+    Attributes:
+        error: ``||f - f_hat|| / ||f||`` with the norm matched.
+        kept: ``||z|| / ||f||``, z = M(W f, k).
+        ratio: ``||W^T z|| / ||z||``, which the model-RIP holds near 1.
+    """
+
+    error: Tensor
+    kept: Tensor
+    ratio: Tensor
+
+    @property
+    def cosine(self) -> Tensor:
+        """Of the angle between f and f_hat, from the two ratios.
+
+        z has entries of W f on its support, so <W^T z, f> = <z, W f> = ``||z||^2``.
+        """
+        return self.kept / self.ratio
+
+    @property
+    def best(self) -> Tensor:
+        """The error that f_hat has at its best length: the sine."""
+        return (1 - self.cosine.square()).clamp(min=0).sqrt()
+
+
+Steps = Mapping[str, Mapping[Reading, Step]]
 
 
 def layers(network: Network) -> tuple[str, ...]:
@@ -63,7 +96,8 @@ def windows_kept(keep: str, pool: str, windows: int) -> int | None:
     row = f"table2.c({block},1)" if keep.startswith("c") else f"table2.p({block})"
     share = float(book[row].paper) / 100
     entries = math.prod(WINDOW) if keep.endswith("entries") else 1
-    return min(windows, max(1, round(share * entries * windows)))
+    k = max(1, round(share * entries * windows))
+    return k if k < windows else None
 
 
 def random_bank(bank: FilterBank, generator: torch.Generator) -> FilterBank:
@@ -74,31 +108,39 @@ def random_bank(bank: FilterBank, generator: torch.Generator) -> FilterBank:
     return drawn.normalized().to(bank.weight.device, bank.weight.dtype)
 
 
-def step(f: Tensor, bank: FilterBank, reading: Reading, pool: str) -> Tensor:
-    """f_hat in a reading, at the norm of f."""
+def step(
+    f: Tensor, bank: FilterBank, reading: Reading, pool: str, h: Tensor | None = None
+) -> Reconstruction:
+    """f_hat in a reading, at the norm of f; h is W f, where it is at hand."""
     windows = bank.K * (f.shape[2] // WINDOW[0]) * (f.shape[3] // WINDOW[1])
     k = windows_kept(reading.keep, pool, windows)
-    return reconstruct(f, bank, k, block=WINDOW, pooling=reading.pooling).signal
+    return reconstruct(f, bank, k, block=WINDOW, pooling=reading.pooling, h=h)
 
 
-def errors(
-    f: Tensor, pool: str, banks: Mapping[str, FilterBank], generator: torch.Generator,
-    readings: Iterable[Reading] = READINGS,
-) -> dict[str, dict[Reading, Tensor]]:
-    """Relative errors by filters and reading, one for each image; and of random activations.
+def measure(f: Tensor, found: Reconstruction) -> Step:
+    """Its error, and the two ratios that determine it."""
+    size, code, signal = (each.flatten(1).norm(dim=1) for each in (f, found.code, found.signal))
+    error = relative_error(f, found.signal)
+    return Step(*(each.double() for each in (error, code / size, signal / (found.scale * code))))
+
+
+def steps(
+    f: Tensor, bank: FilterBank, pool: str, readings: Iterable[Reading] = READINGS
+) -> dict[Reading, Step]:
+    """One step in every reading; those with the same k are one computation.
 
     Args:
         f: the output of `pool`, (images, M, H, W).
-        banks: filters by name.
-        generator: of the random activations, which have no filters and one error for all readings.
     """
-    readings = tuple(readings)
-    found = {
-        name: {each: relative_error(f, step(f, bank, each, pool)).double() for each in readings}
-        for name, bank in banks.items()
-    }
-    drawn = relative_error(f, random_activations(f, generator)).double()
-    return found | {ACTIVATIONS: dict.fromkeys(readings, drawn)}
+    windows = bank.K * (f.shape[2] // WINDOW[0]) * (f.shape[3] // WINDOW[1])
+    h, by_reading = bank.analysis(f), {}
+    found: dict[tuple[str, int | None], Step] = {}
+    for each in readings:
+        key = each.pooling, windows_kept(each.keep, pool, windows)
+        if key not in found:
+            found[key] = measure(f, step(f, bank, each, pool, h))
+        by_reading[each] = found[key]
+    return by_reading
 
 
 def published(space: str, method: str, pool: str) -> float:
@@ -120,14 +162,16 @@ def misfit(means: Mapping[str, Mapping[str, float]]) -> float:
     return math.sqrt(sum(gap**2 for gap in gaps) / len(gaps))
 
 
-def means(found: Mapping[str, Errors], reading: Reading) -> dict[str, dict[str, float]]:
+def means(found: Mapping[str, Steps], reading: Reading) -> dict[str, dict[str, float]]:
     """Mean errors in one reading, by pooling and method."""
     return {
-        pool: {method: float(each[reading].mean()) for method, each in methods.items()}
+        pool: {method: float(each[reading].error.mean()) for method, each in methods.items()}
         for pool, methods in found.items()
     }
 
 
-def best(found: Mapping[str, Errors], readings: Sequence[Reading] = READINGS) -> list[tuple[float, Reading]]:
+def ranked(
+    found: Mapping[str, Steps], readings: Sequence[Reading] = READINGS
+) -> list[tuple[float, Reading]]:
     """The readings with their misfits, the best first."""
     return sorted((misfit(means(found, each)), each) for each in readings)

@@ -14,8 +14,7 @@ from invertnb.chapters.rip_2d import activations, coherent, constants
 from invertnb.chapters.rip_2d.activations import Recovered
 from invertnb.chapters.rip_2d.ratios import CONVENTIONS, PERCENT, Ratios, sample, significant
 from invertnb.networks import Network
-from invertnb.networks.architecture import parse_layer
-from invertnb.notebook.real_networks import inputs, slug
+from invertnb.notebook.real_networks import inputs, slug, words
 
 DRAWS = 3
 #: Filled windows of the recorded constants, and the effort of their searches.
@@ -83,21 +82,6 @@ def live(data: chapter.Data) -> dict[str, Any]:
 def about(net: Network, images: int) -> dict[str, Any]:
     """Which network: in a few words, and whether its weights are those of the paper's."""
     return {"network": words(net), "real": net.source.real, "images": images}
-
-
-def words(net: Network) -> str:
-    """A few words on the weights, and which blocks there are if the network is not whole."""
-    source = net.source
-    found = {
-        "embedded": "embedded checkpoint",
-        "torchvision": f"torchvision {source.weights}",
-        "file": "real weights" if source.real else "narrow weights",
-        "random": "random weights",
-    }[source.tier]
-    if net.layers != net.architecture.layers:
-        last = max(parse_layer(layer)[0] for layer in net.layers)
-        found += {1: " of block 1", 2: " of blocks 1 and 2"}.get(last, f" of blocks 1 to {last}")
-    return found
 
 
 def _layer(
