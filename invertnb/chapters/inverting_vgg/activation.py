@@ -16,7 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from invertnb import FilterBank, notebook, reconstruct, relative_error
+from invertnb import (
+    FilterBank, notebook, random_activations, reconstruct, relative_error,
+)  # fmt: skip
 from invertnb.networks import Network
 from invertnb.reconstruct import POOLING, Reconstruction
 
@@ -141,6 +143,21 @@ def steps(
             found[key] = measure(f, step(f, bank, each, pool, h))
         by_reading[each] = found[key]
     return by_reading
+
+
+#: What a random Gaussian activation may be; the paper's error, sqrt(2), is that of the first.
+CHANCE = ("Gaussian", "positive parts", "magnitudes")
+
+
+def chance(f: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """Relative errors of random activations with the norm of f, by kind, (images,)."""
+    drawn = random_activations(f, generator)
+    kinds = dict(zip(CHANCE, (drawn, drawn.clamp(min=0), drawn.abs()), strict=True))
+    size = f.flatten(1).norm(dim=1)
+    return {
+        name: relative_error(f, each * (size / each.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)).double()
+        for name, each in kinds.items()
+    }  # fmt: skip
 
 
 def published(space: str, method: str, pool: str) -> float:

@@ -42,7 +42,7 @@ def network(p: chapter.Parameters) -> notebook.Recording:
         pool: defaultdict(lambda: defaultdict(list)) for pool in pools
     }
     errors: dict[str, dict[str, list[Tensor]]] = {pool: defaultdict(list) for pool in pools}
-    for batch in pictures.batches(BATCH, progress=True):
+    for _, batch in pictures.batches(BATCH, progress=True):
         with torch.no_grad():
             outputs = net.activations(batch.to(p.device), pools)
         for i, pool in enumerate(pools):
