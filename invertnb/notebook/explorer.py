@@ -33,7 +33,8 @@ class View:
     """What a callback returns.
 
     Args:
-        picture: a matplotlib figure, or a uint8 array (height, width) or (height, width, 3).
+        picture: a matplotlib figure, or a uint8 array (height, width) or (height, width, 3); or
+            several photographs by label, shown side by side, each as large as the first.
         values: label -> number or text, shown under the picture.
         photograph: an array of photographs, not of data: its frames lose a little in a built page
             and are smoothed where they are enlarged.
@@ -42,19 +43,21 @@ class View:
         ValueError: a picture or a value of any other kind; a figure as a photograph.
     """
 
-    picture: Figure | np.ndarray
+    picture: Figure | np.ndarray | Mapping[str, np.ndarray]
     values: Mapping[str, int | float | str]
     photograph: bool = False
 
     def __post_init__(self) -> None:
         picture = self.picture
-        if not isinstance(picture, Figure):
-            if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
-                kind = getattr(picture, "dtype", type(picture).__name__)
-                raise ValueError(f"picture must be a Figure or a uint8 array, got {kind}")
-            if picture.ndim < 2 or picture.size == 0 or picture.shape[2:] not in ((), (3,)):
-                shape = picture.shape
-                raise ValueError(f"picture must have shape (H, W) or (H, W, 3), got {shape}")
+        if isinstance(picture, Mapping):
+            if not self.photograph or len(picture) < 2:
+                raise ValueError("pictures side by side must be two photographs or more")
+            for label, each in picture.items():
+                if not isinstance(label, str) or not label.strip():
+                    raise ValueError(f"pictures must have non-empty labels, got {label!r}")
+                _check_array(each)
+        elif not isinstance(picture, Figure):
+            _check_array(picture)
         elif self.photograph:
             raise ValueError("photograph must be False for a Figure, got True")
         if not isinstance(self.values, Mapping) or not self.values:
@@ -63,6 +66,14 @@ class View:
             if not isinstance(label, str) or not label.strip():
                 raise ValueError(f"values must have non-empty strings as labels, got {label!r}")
         embedded(self.values)
+
+
+def _check_array(picture) -> None:
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
+        kind = getattr(picture, "dtype", type(picture).__name__)
+        raise ValueError(f"picture must be a Figure or a uint8 array, got {kind}")
+    if picture.ndim < 2 or picture.size == 0 or picture.shape[2:] not in ((), (3,)):
+        raise ValueError(f"picture must have shape (H, W) or (H, W, 3), got {picture.shape}")
 
 
 class Explorer(ipywidgets.VBox):
@@ -106,7 +117,7 @@ class Explorer(ipywidgets.VBox):
         view = self.render()
         self._check_grid(view)
         raster = faces.Raster.of(view.picture, view.photograph)
-        self._still = raster.still()
+        self._still, self._width = raster.still(), raster.size[0]
         self._frames[self._key({})] = raster.frame(view.values, self._alt_text({}))
         super().__init__(self._build_live())
         if _frames_wanted():
@@ -135,12 +146,21 @@ class Explorer(ipywidgets.VBox):
         return view
 
     def frame(self, **point: Scalar) -> Frame:
-        """The encoded picture, its alternative text and its values; each point is computed once."""
+        """The encoded picture, its alternative text and its values; each point is computed once.
+
+        Raises:
+            ValueError: as `render`; pictures side by side under other labels than at the start.
+        """
         key = self._key(point)
         if key not in self._frames:
             view = self.render(**point)
             raster = faces.Raster.of(view.picture, view.photograph)
-            self._frames[key] = raster.frame(view.values, self._alt_text(point))
+            frame = raster.frame(view.values, self._alt_text(point))
+            if frame.labels != self.frame().labels:
+                raise ValueError(
+                    f"pictures must have the same labels at every point, got {frame.labels}"
+                )
+            self._frames[key] = frame
         return self._frames[key]
 
     def html(self) -> str:
@@ -208,7 +228,7 @@ class Explorer(ipywidgets.VBox):
         data = {**super()._repr_mimebundle_(), "text/plain": repr(self), "image/png": self._still}
         if _frames_wanted():
             data["text/html"] = getattr(self, "_html", None) or self.html()
-        return data, {"image/png": {"width": self.frame().size[0]}}
+        return data, {"image/png": {"width": self._width}}
 
 
 def _frames_wanted() -> bool:

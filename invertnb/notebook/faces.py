@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import itertools
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from html.parser import HTMLParser
 from importlib.resources import files
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from . import figures
 from .controls import Slider, plain
 
 PIXEL_PICTURE_WIDTH = 480
-PHOTOGRAPH_WIDTH, PHOTOGRAPH_QUALITY = 640, 60
+PHOTOGRAPH_WIDTH, PHOTOGRAPH_QUALITY = 640, 50
+#: Of photographs side by side in print, in pixels: between them, above them, and of the letters.
+GAP, BAND, LABEL = 6, 24, 13
 RADIO_OPTIONS = 4
 _STATIC = files(__package__) / "static"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -29,22 +33,33 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of an explorer, encoded, with its numbers.
+    """One picture of an explorer, or several side by side, encoded, with its numbers.
 
-    `size` is (width, height) in CSS pixels; `pixelated` says that array entries are shown as
-    squares; `values` are as embedded in a page (see `embedded`).
+    `size` is (width, height) of one in CSS pixels; `pixelated` says that array entries are shown
+    as squares; `values` are as embedded in a page (see `embedded`); `labels` stand over pictures
+    that are side by side.
     """
 
-    picture: bytes
+    pictures: tuple[bytes, ...]
     mime: str
     size: tuple[int, int]
     pixelated: bool
     alt: str
     values: dict[str, int | float | str]
+    labels: tuple[str, ...] = ()
+
+    @property
+    def picture(self) -> bytes:
+        return self.pictures[0]
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        start = f"data:{self.mime};base64,"
+        return tuple(start + base64.b64encode(each).decode() for each in self.pictures)
 
     @property
     def uri(self) -> str:
-        return f"data:{self.mime};base64,{base64.b64encode(self.picture).decode()}"
+        return self.uris[0]
 
 
 def embedded(values: Mapping) -> dict[str, int | float | str]:
@@ -75,15 +90,22 @@ def shown(value: int | float | str) -> str:
 @dataclass(frozen=True)
 class Raster:
     """A picture as an image; `size` as in `Frame`, `exact` where every pixel is data, `photograph`
-    where a frame may lose what an eye does not miss."""
+    where a frame may lose what an eye does not miss, `parts` what stands side by side in it."""
 
     image: Image.Image
     size: tuple[int, int]
     exact: bool
     photograph: bool = False
+    parts: Mapping[str, Image.Image] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, picture: Figure | np.ndarray, photograph: bool = False) -> Raster:
+    def of(
+        cls, picture: Figure | np.ndarray | Mapping[str, np.ndarray], photograph: bool = False
+    ) -> Raster:
+        if isinstance(picture, Mapping):
+            parts = {label: Image.fromarray(each) for label, each in picture.items()}
+            image = side_by_side(parts)
+            return cls(image, image.size, False, True, parts)
         if isinstance(picture, np.ndarray):
             height, width = picture.shape[:2]
             if photograph:
@@ -104,11 +126,34 @@ class Raster:
         image = self.image
         if self.pixelated:
             image = image.resize(self.size, Image.Resampling.NEAREST)
+        if self.parts:
+            # Every notebook and the page around it carry this one: 256 colours for photographs.
+            image = image.quantize(256, dither=Image.Dither.NONE)
         return figures.png(image, exact=True)
 
     def frame(self, values: Mapping, alt: str) -> Frame:
-        picture = encoded(self.image, self.photograph)
-        return Frame(*picture, self.size, self.pixelated, alt, embedded(values))
+        if self.parts:
+            pictures = tuple(
+                _encoded_part(each.mode, each.size, each.tobytes()) for each in self.parts.values()
+            )
+            size = next(iter(self.parts.values())).size
+            labels = tuple(self.parts)
+            return Frame(pictures, "image/webp", size, False, alt, embedded(values), labels)
+        picture, mime = encoded(self.image, self.photograph)
+        return Frame((picture,), mime, self.size, self.pixelated, alt, embedded(values))
+
+
+def side_by_side(parts: Mapping[str, Image.Image]) -> Image.Image:
+    """The parts in a row, each as large as the first, their labels above them."""
+    width, height = next(iter(parts.values())).size
+    row = Image.new("RGB", ((width + GAP) * len(parts) - GAP, height + BAND), "white")
+    pen = ImageDraw.Draw(row)
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), LABEL)
+    for i, (label, part) in enumerate(parts.items()):
+        left = i * (width + GAP)
+        pen.text((left + width / 2, BAND / 2), label, figures.INK, font, anchor="mm")
+        row.paste(part.resize((width, height), Image.Resampling.BICUBIC), (left, BAND))
+    return row
 
 
 def encoded(image: Image.Image, photograph: bool = False) -> tuple[bytes, str]:
@@ -122,6 +167,12 @@ def encoded(image: Image.Image, photograph: bool = False) -> tuple[bytes, str]:
     return min(choices, key=lambda choice: len(choice[0]))
 
 
+@functools.lru_cache(64)
+def _encoded_part(mode: str, size: tuple[int, int], pixels: bytes) -> bytes:
+    """A photograph as WebP, once: beside others it comes back in frame after frame."""
+    return encoded(Image.frombytes(mode, size, pixels), photograph=True)[0]
+
+
 def style() -> str:
     return f"<style>{(_STATIC / 'explorer.css').read_text(encoding='utf-8')}</style>"
 
@@ -129,8 +180,19 @@ def style() -> str:
 def picture_html(frame: Frame) -> str:
     width, height = frame.size
     kind = ' class="ix-pixelated"' if frame.pixelated else ""
-    alt = escape(frame.alt)
-    return f'<img{kind} src="{frame.uri}" alt="{alt}" width="{width}" height="{height}">'
+    # The first picture's text says what all of them show.
+    alts = (frame.alt, *frame.labels[1:])
+    images = [
+        f'<img{kind} src="{uri}" alt="{escape(alt)}" width="{width}" height="{height}">'
+        for uri, alt in zip(frame.uris, alts, strict=True)
+    ]
+    if not frame.labels:
+        return images[0]
+    parts = (
+        f"<div><span>{escape(label)}</span>{image}</div>"
+        for label, image in zip(frame.labels, images, strict=True)
+    )
+    return f'<div class="ix-parts" style="--ix-parts: {len(images)}">{"".join(parts)}</div>'
 
 
 def values_html(frame: Frame) -> str:
@@ -195,14 +257,16 @@ def _when(condition: bool, attribute: str) -> str:
 
 
 def _payload(explorer) -> dict:
-    """What the script needs; equal pictures are stored once, the default one only in <img>."""
-    pictures: dict[str, int] = {explorer.frame().uri: 0}
+    """What the script needs; equal pictures are stored once, the default ones only in <img>."""
+    pictures: dict[str, int] = {}
+    start = [pictures.setdefault(uri, len(pictures)) for uri in explorer.frame().uris]
+    shown_first = len(pictures)
     frames = []
     for point in explorer.grid():
         frame = explorer.frame(**point)
         frames.append(
             {
-                "picture": pictures.setdefault(frame.uri, len(pictures)),
+                "pictures": [pictures.setdefault(uri, len(pictures)) for uri in frame.uris],
                 "size": frame.size,
                 "alt": frame.alt,
                 "values": frame.values,
@@ -219,8 +283,11 @@ def _payload(explorer) -> dict:
         }
         for control in explorer.controls
     ]
-    uris = [None, *list(pictures)[1:]]
-    return {"name": explorer.name, "controls": controls, "frames": frames, "pictures": uris}
+    uris = [None] * shown_first + list(pictures)[shown_first:]
+    return {
+        "name": explorer.name, "controls": controls, "frames": frames, "pictures": uris,
+        "start": start,
+    }  # fmt: skip
 
 
 class _Payloads(HTMLParser):

@@ -25,6 +25,12 @@ def stripes(row, mode):
     return View(picture, {"row": row, "mode": mode})
 
 
+def pair(level, way):
+    left = np.full((40, 40, 3), 90, np.uint8)
+    right = np.full((20, 20, 3), 10 * level + len(way), np.uint8)
+    return View({"left": left, "right": right}, {"level": level}, photograph=True)
+
+
 @pytest.fixture(scope="module")
 def explorers():
     ways = {"going up": "up", "going down": "down"}
@@ -41,6 +47,12 @@ def explorers():
             [Slider("row", range(6), "row"), Choice("mode", list("abcde"), "mode")],
             stripes,
             "Stripe in row {row}, mode {mode}",
+        ),
+        Explorer(
+            "pair",
+            [Slider("level", range(3, 6), "level"), Choice("way", ["left", "right"], "side")],
+            pair,
+            "Two squares, level {level}, {way}",
         ),
     ]
 
@@ -153,6 +165,31 @@ def test_print_shows_the_frame_and_what_it_is_without_controls(show):
     assert not root.locator("input").first.is_visible()
     assert root.locator("img").is_visible()
     assert root.locator(".ix-point").inner_text() == "frequency k: 9; direction: going up"
+
+
+SIDE_BY_SIDE = """root => [...root.querySelectorAll(".ix-parts > div")].map((e) => ({
+  label: e.querySelector("span").textContent,
+  src: e.querySelector("img").src,
+  alt: e.querySelector("img").alt,
+  box: ((b) => [b.x, b.y, b.width, b.height])(e.querySelector("img").getBoundingClientRect()),
+}))"""
+
+
+@pytest.mark.parametrize("width", [390, 1300])
+def test_pictures_side_by_side_change_together_and_are_of_one_size(show, explorers, width):
+    page = show(width=width).page
+    root = page.locator("#explorer-pair")
+    for point in [{}, {"level": 4}]:
+        if point:
+            root.locator("input[type=range]").focus()
+            page.keyboard.press("ArrowRight")
+        left, right = root.evaluate(SIDE_BY_SIDE)
+        frame = explorers[2].frame(**point)
+        assert (left["src"], right["src"]) == frame.uris
+        assert (left["label"], right["label"]) == ("left", "right")
+        assert (left["alt"], right["alt"]) == (frame.alt, "right")
+        assert left["box"][1:] == right["box"][1:] and left["box"][2] == left["box"][3]
+        assert left["box"][0] + left["box"][2] < right["box"][0]
 
 
 def test_phone_needs_no_sideways_scrolling(show, cut_off):

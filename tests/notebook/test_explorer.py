@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 
 from invertnb.notebook.explorer import Choice, Explorer, Slider, View, embedded
-from invertnb.notebook.faces import shown
+from invertnb.notebook.faces import BAND, GAP, shown
 from invertnb.notebook.figures import figure
 
+SMALL = np.zeros((2, 2), np.uint8)
 ALT = "A line of slope {k}, {way}"
 
 
@@ -99,6 +100,11 @@ def test_live_values_contain_the_grid():
         (lambda: View(np.zeros((2, 2), np.uint8), {3: 1}), "non-empty strings as labels, got 3"),
         (lambda: View(np.zeros((2, 2), np.uint8), {"a": [1]}), r"value 'a' must be .* got \[1\]"),
         (lambda: View(figure()[0], {"a": 1}, photograph=True), "photograph must be False"),
+        (lambda: View({"a": SMALL, "b": SMALL}, {"a": 1}), "side by side must be two photographs"),
+        (lambda: View({"a": SMALL}, {"a": 1}, True), "side by side must be two photographs"),
+        (lambda: View({"a": SMALL, " ": SMALL}, {"a": 1}, True), "non-empty labels, got ' '"),
+        (lambda: View({"a": SMALL, "b": SMALL / 2}, {"a": 1}, True), "array, got float64"),
+        (lambda: View({"a": SMALL, "b": SMALL[0]}, {"a": 1}, True), r"got \(2,\)"),
         (lambda: explorer(name="No Name"), "name must be a lower-case identifier, got 'No Name'"),
         (lambda: explorer(controls=[]), "controls must be one or more of Slider and Choice"),
         (lambda: explorer(controls=["k"]), r"of Slider and Choice, got \('k',\)"),
@@ -153,6 +159,44 @@ def test_a_photograph_may_lose_a_little_and_is_limited_by_bytes_alone():
     assert frame.size == (640, 320) and not frame.pixelated
     shown = np.asarray(Image.open(io.BytesIO(frame.picture)).convert("RGB")).astype(float)
     assert shown.shape == pixels.shape and np.abs(shown - pixels).mean() < 6
+
+
+def side_by_side(k, way):
+    left = np.full((40, 60, 3), 100, np.uint8)
+    right = np.full((20, 30, 3), 20 * k + len(way), np.uint8)
+    return View({"left": left, "right": right}, {"k": k}, photograph=True)
+
+
+def test_photographs_stand_side_by_side_each_as_large_as_the_first():
+    it = explorer(side_by_side)
+    frame = it.frame(k=5)
+    assert frame.labels == ("left", "right") and frame.size == (60, 40) and not frame.pixelated
+    left, right = (Image.open(io.BytesIO(each)).convert("RGB") for each in frame.pictures)
+    assert left.size == (60, 40) and right.size == (30, 20)
+    assert np.abs(np.asarray(left).astype(int) - 100).max() < 4
+    assert np.abs(np.asarray(right).astype(int) - 102).max() < 4
+    assert frame.pictures[0] == it.frame(k=1).pictures[0]
+
+
+def test_the_still_of_photographs_side_by_side_is_a_labelled_row():
+    bundle, metadata = explorer(side_by_side)._repr_mimebundle_()
+    still = Image.open(io.BytesIO(bundle["image/png"]))
+    assert still.size == (60 + GAP + 60, BAND + 40) and still.mode == "P"
+    assert metadata["image/png"]["width"] == still.size[0]
+    row = np.asarray(still.convert("L")).astype(int)
+    assert (row[:BAND, :60] < 128).any() and (row[:BAND, 60 + GAP :] < 128).any()
+    assert row[BAND + 20, 30] == 100 and row[BAND + 20, 60] == 255
+    assert abs(row[BAND + 20, 60 + GAP + 30] - 42) < 4
+
+
+def test_pictures_side_by_side_have_the_same_labels_everywhere():
+    def changing(k, way):
+        return View(
+            {"left": np.zeros((2, 2), np.uint8), way: np.zeros((2, 2), np.uint8)}, {"k": k}, True
+        )
+
+    with pytest.raises(ValueError, match=r"same labels at every point, got \('left', 'down'\)"):
+        explorer(changing).frame(way="down")
 
 
 # Frames and values

@@ -110,6 +110,27 @@ def test_equal_pictures_are_stored_once():
     assert explorer().html().count("data:image/") == 6
 
 
+def test_of_pictures_side_by_side_those_that_stay_are_stored_once():
+    left, label = np.zeros((9, 9, 3), np.uint8), "left <b>"
+
+    def show(k, way):
+        right = np.full((9, 9, 3), 30 * k + len(way), np.uint8)
+        return View({label: left, "right": right}, {"k": k}, photograph=True)
+
+    it = explorer(callback=show)
+    html = it.html()
+    assert html.count("data:image/") == 1 + 6 and "<b>" not in html
+    (text,) = re.findall(r'<script type="application/json">(.*?)</script>', html)
+    data = json.loads(text)
+    start = it.frame().uris
+    assert data["pictures"][:2] == [None, None] and data["start"] == [0, 1]
+    for point, frame in zip(it.grid(), data["frames"], strict=True):
+        uris = [data["pictures"][i] or start[i] for i in frame["pictures"]]
+        assert tuple(uris) == it.frame(**point).uris
+    alts = [attributes["alt"] for attributes in Elements(html).named("img")]
+    assert alts == [it.frame().alt, "right"]
+
+
 def test_values_cannot_break_out_of_the_script():
     def hostile(k, way):
         return View(np.zeros((2, 2), np.uint8), {"text": "</script><b>", "<i>": k})

@@ -1,10 +1,11 @@
 (() => {
   const root = document.currentScript.closest(".invertnb-explorer");
   const data = JSON.parse(root.querySelector('script[type="application/json"]').textContent);
-  const image = root.querySelector("img");
+  const images = [...root.querySelectorAll("img")];
   const values = root.querySelector("dl");
   const inputs = [...root.querySelectorAll("[data-control]")];
-  const pictures = [image.src, ...data.pictures.slice(1)];
+  const pictures = [...data.pictures];
+  data.start.forEach((picture, part) => (pictures[picture] = images[part].src));
   let current = -1;
 
   const position = (input) => {
@@ -33,9 +34,11 @@
       input.setAttribute("aria-valuetext", texts[axis]);
       input.parentElement.querySelector("output").textContent = texts[axis];
     });
-    image.src = pictures[frame.picture];
-    image.alt = frame.alt;
-    [image.width, image.height] = frame.size;
+    images.forEach((image, part) => {
+      image.src = pictures[frame.pictures[part]];
+      [image.width, image.height] = frame.size;
+    });
+    images[0].alt = frame.alt;
     root.querySelector(".ix-point").textContent = data.controls
       .map((control, axis) => `${control.label}: ${texts[axis]}`)
       .join("; ");
