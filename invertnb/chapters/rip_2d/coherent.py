@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -70,28 +71,34 @@ def layers(network: Network, samples: int, generator: torch.Generator) -> dict[s
 
 def blends(K: int, M: int, samples: int, generator: torch.Generator) -> dict[str, Point]:
     """Random filters that share one filter, to a growing part."""
+    banks = blended(K, M, generator)
+    return {name: point(bank, samples, generator) for name, bank in banks}
+
+
+def blended(K: int, M: int, generator: torch.Generator) -> Iterator[tuple[str, FilterBank]]:
+    """The banks of `blends` with their names."""
     own = _random(K, M, generator)
     common = _random(1, M, generator)
-    return {
-        f"{share:.0%} common": point(
-            FilterBank((1 - share) ** 0.5 * own + share**0.5 * common).normalized(),
-            samples, generator,
-        )
-        for share in BLENDS
-    }
+    for share in BLENDS:
+        mixed = (1 - share) ** 0.5 * own + share**0.5 * common
+        yield f"{share:.0%} common", FilterBank(mixed).normalized()
 
 
 def twins(K: int, M: int, samples: int, generator: torch.Generator) -> dict[str, Point]:
-    """Random filters of which a few are there twice, which makes the coherence 1.
+    """Random filters of which a few are there twice, which makes the coherence 1."""
+    banks = twinned(K, M, generator)
+    return {name: point(bank, samples, generator) for name, bank in banks}
+
+
+def twinned(K: int, M: int, generator: torch.Generator) -> Iterator[tuple[str, FilterBank]]:
+    """The banks of `twins` with their names, each drawn when it is asked for.
 
     Of fewer filters than two a pair, as many pairs as they can make.
     """
-    found = {}
     for pairs in dict.fromkeys(min(pairs, K // 2) for pairs in TWINS):
         weight = _random(K, M, generator)
         weight[:pairs] = weight[K - pairs :] if pairs else weight[:0]
-        found[f"{pairs} pairs"] = point(FilterBank(weight), samples, generator)
-    return found
+        yield f"{pairs} pairs", FilterBank(weight)
 
 
 def _random(K: int, M: int, generator: torch.Generator) -> Tensor:
