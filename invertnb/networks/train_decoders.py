@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import platform
+import textwrap
 import time
 from pathlib import Path
 
@@ -270,24 +271,32 @@ def model_card(card: dict) -> str:
         for hundred, values in enumerate(card["curve"], 1)
         if hundred % 4 == 0 or hundred == len(card["curve"])
     )
+    points = {
+        "What for": f"Images from activations of the embedded network, true or reconstructed, as in "
+        f"Table 3 and Figures 4 and 5. The network turned around: unpooling, which {kind}, then as "
+        "many 3 x 3 convolutions, ReLU between and none at the end, no batch norm (Zhang et al. "
+        "2016). One chain serves all layers: the decoder of pool(i) is its last i blocks.",
+        "Encoder": f"{card['encoder']['label']}, SHA-256 `{card['encoder']['sha256']}`.",
+        "Data": f"{card['data']}. Targets are images in [0, 1] less the mean of CIFAR-10 by channel.",
+        "Recipe": f"Adam, {recipe.steps} steps of {recipe.small} small images and {recipe.crops} "
+        f"crops of {recipe.side} x {recipe.side}, mirrored or not; learning rate up to {recipe.rate} "
+        f"in a straight line over {100 * recipe.warmup:.0f} % of the steps and down to 0. The loss "
+        "is the Euclidean one of each of the four decoders, in logarithm, so that each counts by its "
+        f"proportion. bfloat16. Seed {recipe.seed}. "
+        "`python -m invertnb.networks.train_decoders CIFAR IMAGES OUT`.",
+        "Made with": f"{card['device']}, Python {versions['python']}, torch {versions['torch']}, in "
+        f"{card['minutes']} minutes.",
+    }
+    listed = "\n".join(
+        textwrap.fill(f"- **{name}.** {text}", 100, subsequent_indent="  ")
+        for name, text in points.items()
+    )
     return f"""# vgg16_half_decoders_{recipe.switches}.safetensors
 
 {card["model"]}; {card["parameters"]:,} numbers, {card["bytes"]:,} bytes, SHA-256
 `{card["sha256"]}`.
 
-- **What for.** Images from activations of the embedded network, true or reconstructed, as in
-  Table 3 and Figures 4 and 5. The network turned around: unpooling, which {kind}, then as many
-  3 x 3 convolutions, ReLU between and none at the end, no batch norm (Zhang et al. 2016). One
-  chain serves all layers: the decoder of pool(i) is its last i blocks.
-- **Encoder.** {card["encoder"]["label"]}, SHA-256 `{card["encoder"]["sha256"]}`.
-- **Data.** {card["data"]}. Targets are images in [0, 1] less the mean of CIFAR-10 by channel.
-- **Recipe.** Adam, {recipe.steps} steps of {recipe.small} small images and {recipe.crops} crops of
-  {recipe.side} x {recipe.side}, mirrored or not; learning rate up to {recipe.rate} in a straight
-  line over {100 * recipe.warmup:.0f} % of the steps and down to 0. The loss is the Euclidean one
-  of each of the four decoders, in logarithm, so that each counts by its proportion. bfloat16.
-  Seed {recipe.seed}. `python -m invertnb.networks.train_decoders CIFAR IMAGES OUT`.
-- **Made with** {card["device"]}, Python {versions["python"]}, torch {versions["torch"]},
-  in {card["minutes"]} minutes.
+{listed}
 
 Relative error `||x - x_hat|| / ||x||` of images decoded from true activations, averaged over images
 that the decoders have not seen; with the mean subtracted from x, as trained, and added back:
