@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from invertnb import networks
-from invertnb.networks import VGG16, train
+from invertnb.networks import VGG16, train, train_resnet
 from invertnb.networks.train import Recipe
 
 SMALL = Recipe(width=1 / 32, epochs=3, batch=10)
@@ -52,6 +52,17 @@ def test_a_killed_training_goes_on_to_the_same_result(data, tmp_path, monkeypatc
         assert torch.equal(one, two)
     with pytest.raises(ValueError, match="state.pt: expected the state of Recipe"):
         train.train(data, tmp_path / "again", Recipe(width=1 / 32, epochs=4, batch=10), "cpu")
+
+
+def test_the_resnet_to_measure_goes_on_from_its_state(data, tmp_path):
+    one, two = Recipe(width=1.0, epochs=1, batch=10), Recipe(width=1.0, epochs=2, batch=10)
+    net, history = train_resnet.train(data, tmp_path, one, "cpu")
+    again, same = train_resnet.train(data, tmp_path, one, "cpu")
+    assert same == history and len(history) == 1
+    for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(ValueError, match="state.pt: expected the state of Recipe"):
+        train_resnet.train(data, tmp_path, two, "cpu")
 
 
 def test_what_is_published_is_the_network_with_its_card(data, tmp_path):
