@@ -58,7 +58,8 @@ def test_a_view_has_four_pictures_and_the_errors_under_them(explorer, pixels):
     assert errors.shape == (MAP_SIDE, MAP_SIDE, 3)
     assert np.array_equal(view.picture["original"], shrink(pixels[0]))
     assert list(view.values) == [
-        "error of activations", "decoded", "reconstructed", "decoded + mean", "reconstructed + mean",
+        "error of activations", "decoded", "reconstructed", "decoded + mean",
+        "reconstructed + mean",
     ]  # fmt: skip
     seen = explorer.frame(**point)
     assert "(cat)" in seen.alt and "pool(1), switches: fixed" in seen.alt
@@ -93,7 +94,8 @@ def test_activations_and_switches_are_those_of_the_network(study, pixels):
     f, switches = pool_switch(before, (2, 2), "signed")
     given = study.start("cat")
     assert torch.allclose(given.f["pool(1)"], f, atol=1e-5)
-    assert torch.equal(study.switches("cat", "pool(1)", "known")["pool(1)"], given.switches["pool(1)"])
+    known = study.switches("cat", "pool(1)", "known")
+    assert torch.equal(known["pool(1)"], given.switches["pool(1)"])
     assert (given.switches["pool(1)"] == switches).float().mean() > 0.999
 
 

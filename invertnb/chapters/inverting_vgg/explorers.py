@@ -32,15 +32,16 @@ PANELS = ("original", "decoded", "reconstructed", "error map")
 SIDE, MAP_SIDE, BRIGHTEST = 144, 84, 0.5
 
 CAPTION = (
-    "Original; decoded from the true activations f of the layer; decoded from what one step leaves of "
-    "them, f_hat = W^T M(W f, k) at the norm of f; error map: original less reconstructed, root mean "
-    f"square over the channels, from black at 0 to the palest at {BRIGHTEST} and more. "
-    "Filters: learned, those of the convolution behind the layer; random, Gaussian ones of the same "
-    "shape; none, Gaussian noise of the norm of f in place of f_hat. Switches, those of the decoder: "
-    "known, the encoder's; fixed, with the decoder that was trained so; random, given to the decoder "
-    "of known ones. Numbers: relative errors of f_hat and of the two decoded images, these without "
-    "the mean that the network subtracts and with it added back. A half-width VGG-16 trained on "
-    "CIFAR-10, and decoders trained for this book, stand in for the paper's networks."
+    "Original; decoded from the true activations f of the layer; decoded from what one step "
+    "leaves of them, f_hat = W^T M(W f, k) at the norm of f; error map: original less "
+    "reconstructed, root mean square over the channels, from black at 0 to the palest at "
+    f"{BRIGHTEST} and more. Filters: learned, those of the convolution behind the layer; random, "
+    "Gaussian ones of the same shape; none, Gaussian noise of the norm of f in place of f_hat. "
+    "Switches, those of the decoder: known, the encoder's; fixed, with the decoder that was "
+    "trained so; random, given to the decoder of known ones. Numbers: relative errors of f_hat "
+    "and of the two decoded images, these without the mean that the network subtracts and with "
+    "it added back. A half-width VGG-16 trained on CIFAR-10, and decoders trained for this "
+    "book, stand in for the paper's networks."
 )
 
 
@@ -85,7 +86,7 @@ class Study:
         return inputs.gather(self.network, only, 1, self.p.generator)
 
     def f_hat(self, photograph: str, pool: str, filters: str) -> tuple[Tensor, float]:
-        """One step with the layer's filters or with random ones, or noise instead; and its error."""
+        """One step with the layer's filters or random ones, or noise instead; and its error."""
         given = self.start(photograph)
         f = given.f[pool]
         if filters == "none":
@@ -146,7 +147,7 @@ def error_map(original: Tensor, image: Tensor) -> np.ndarray:
 
 
 def explorer(parameters: NetworkParameters | None = None) -> Explorer:
-    """Photograph, layer, filters and switches against original, decoded, reconstructed, error map."""
+    """Original, decoded, reconstructed and error map by photograph, layer, filters and switches."""
     p = NetworkParameters() if parameters is None else parameters
     study = Study(p)
 
