@@ -106,7 +106,8 @@ def test_the_ends_of_the_families_are_the_layers_own_filters(found):
     for pool, families in found.families.items():
         own, drawn = found.layers[pool].learned, found.layers[pool].random[0]
         for point, other in (
-            (families["mixtures"]["0% learned"], drawn), (families["mixtures"]["100% learned"], own),
+            (families["mixtures"]["0% learned"], drawn),
+            (families["mixtures"]["100% learned"], own),
             (families["decorrelated"]["0% decorrelated"], own),
         ):
             assert point.coherence == pytest.approx(other.coherence, abs=1e-5)
@@ -133,7 +134,8 @@ def test_the_figure_shows_every_bank_twice(found):
     drawn = coherent.draw(found)
     assert isinstance(drawn, Figure) and len(drawn.axes) == 2
     for ax in drawn.axes:
-        shown = sum(len(line.get_xdata()) for line in ax.lines if line.get_marker() in ("o", "s", "D"))
+        marked = [line for line in ax.lines if line.get_marker() in ("o", "s", "D")]
+        shown = sum(len(line.get_xdata()) for line in marked)
         assert shown == len(coherent.every(found))
 
 
@@ -151,7 +153,7 @@ def layer(learned=(0.6, 1.0), random=((0.1, 0.9), (0.2, 0.8)), n=10):
 
 def judged(*layers, families=None, real=False, n=10):
     names = {f"pool({i})": each for i, each in enumerate(layers, start=1)}
-    return Coherent(names, families or {}, real, "label", n)
+    return Coherent(names, families or {}, real, "words", "label", n)
 
 
 def test_ranks_by_hand():
@@ -194,7 +196,7 @@ def test_a_pair_of_equal_filters_is_harmless_where_the_error_stays():
 
 
 def test_the_value_needs_a_real_network():
-    layers = [layer(learned=(mu, 1 + mu)) for mu in (0.5, 0.6, 0.7)]
+    layers = [layer(learned=(mu, 1 + mu)) for mu in (0.5, 0.6, 0.7, 0.8)]
     families = {
         "pool(3)": {
             "blends": {str(mu): point(mu, 1 - mu) for mu in (0.1, 0.2, 0.3)},
@@ -205,10 +207,11 @@ def test_the_value_needs_a_real_network():
     assert stand_in["value"] is None and "label" in stand_in["note"]
     assert list(stand_in["readings"].values()) == [True] * 4 + [False, False]
     assert coherent.verdict(judged(*layers, real=True))["value"] is True
-    worse = layer(learned=(0.8, 0.1))
-    assert coherent.verdict(judged(*layers, worse, real=True))["value"] is False
-    # Two layers have no rank correlation.
-    assert coherent.verdict(judged(*layers[:2], real=True))["value"] is True
+    worse = layer(learned=(0.9, 0.1))
+    assert coherent.verdict(judged(*layers[:3], worse, real=True))["value"] is False
+    # A few layers of a real network are readings, and two have no rank correlation.
+    few = coherent.verdict(judged(*layers[:2], real=True))
+    assert few["value"] is None and list(few["readings"].values()) == [True, True]
 
 
 def test_the_papers_own_numbers():

@@ -1,4 +1,4 @@
-"""What the switches carry: values and places by hand, scores by hand, verdicts on made-up scores."""
+"""What the switches carry: values, places and scores by hand, verdicts on made-up scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from invertnb.chapters import inverting_vgg as chapter
 from invertnb.chapters.inverting_vgg import inputs, what_where
 from invertnb.chapters.inverting_vgg.what_where import (
-    GAUSSIAN, KNOWN, MEAN, PLACES, SHUFFLED, TRAINED, VALUES, Score,
+    GAUSSIAN, KNOWN, MEAN, PLACES, POSITIVE, SHUFFLED, TRAINED, VALUES, Score,
 )  # fmt: skip
 from invertnb.networks import open_images
 
@@ -48,7 +48,7 @@ def test_values_lose_what_their_names_say():
     assert torch.equal(shuffled.flatten(2).sort(2).values, f.flatten(2).sort(2).values)
     assert torch.allclose(kept[MEAN], f.mean((2, 3), keepdim=True).expand_as(f))
     assert torch.allclose(kept[GAUSSIAN].flatten(1).norm(dim=1), f.flatten(1).norm(dim=1))
-    assert (kept[GAUSSIAN] < 0).any()
+    assert (kept[GAUSSIAN] < 0).any() and torch.equal(kept[POSITIVE], kept[GAUSSIAN].abs())
 
 
 def test_channels_and_images_are_shuffled_each_in_its_own_order():
@@ -59,7 +59,9 @@ def test_channels_and_images_are_shuffled_each_in_its_own_order():
 
 def test_places_are_the_switches_or_uniform_or_the_last_of_a_window():
     switches = {"pool(1)": torch.zeros(4, 8, 16, 16, dtype=torch.uint8)}
-    known, random, fixed = (what_where.places(switches, kind, generator(4))["pool(1)"] for kind in PLACES)
+    known, random, fixed = (
+        what_where.places(switches, kind, generator(4))["pool(1)"] for kind in PLACES
+    )
     assert torch.equal(known, switches["pool(1)"])
     assert (fixed == 3).all()
     share = torch.bincount(random.flatten().long(), minlength=4) / random.numel()
@@ -92,7 +94,8 @@ def test_a_score_by_hand():
     assert torch.allclose(found.added, torch.tensor(added).double())
     assert torch.allclose(found.own, torch.tensor([1.0, 0.0]).double())
     # The best contrast removes the first error; nothing but the mean colour helps the second.
-    assert torch.allclose(found.fitted, torch.tensor([0.0, math.sqrt(1 / 1.01)]).double(), atol=1e-6)
+    rest = torch.tensor([0.0, math.sqrt(1 / 1.01)])
+    assert torch.allclose(found.fitted, rest.double(), atol=1e-6)
     assert found.hits.tolist() == [True, False] and found.identified == 1
 
 
@@ -116,13 +119,14 @@ def test_a_negative_contrast_earns_nothing():
 
 
 def test_bits_by_hand():
+    each = torch.arange(4, dtype=torch.uint8).view(1, 1, 2, 2)
     switches = {
-        "pool(1)": torch.tensor([0, 1, 2, 3], dtype=torch.uint8).view(1, 1, 2, 2).expand(1, 8, 2, 2),
+        "pool(1)": each.expand(1, 8, 2, 2),
         "pool(2)": torch.zeros(1, 32, 1, 1, dtype=torch.uint8),
     }
     f = {pool: each.float() for pool, each in switches.items()}
     first, second = what_where.bits(f, switches).values()
-    # Eight channels on a quarter of the pixels; then 32 on a sixteenth, whose switches are all alike.
+    # Eight channels on a quarter of the pixels; 32 on a sixteenth, whose switches are all alike.
     assert first == pytest.approx((2, 4, 4))
     assert second == pytest.approx((2, 8, 4))
 
@@ -197,6 +201,7 @@ def layer(gaussian=(10, 1), shuffled=10, trained=(0.6, 0.5), where=10, n=10):
     scores = {(what, place): score(n=n) for what in VALUES for place in PLACES}
     scores[GAUSSIAN, "known"] = score(hits=gaussian[0], n=n)
     scores[GAUSSIAN, "random"] = score(hits=gaussian[1], n=n)
+    scores[POSITIVE, "random"] = score(hits=0, n=n)
     scores[SHUFFLED, "known"] = score(hits=shuffled, n=n)
     without = {kind: score(error=each, n=n) for kind, each in zip(TRAINED, trained, strict=True)}
     swapped = what_where.Swapped(torch.full((n,), 0.5), (torch.arange(n) < where).double())
@@ -207,7 +212,9 @@ def layer(gaussian=(10, 1), shuffled=10, trained=(0.6, 0.5), where=10, n=10):
     ("gaussian", "seen"), [((10, 1), True), ((9, 8), True), ((8, 1), False), ((10, 9), False)]
 )
 def test_a_glimpse_needs_the_known_switches_and_nothing_else(gaussian, seen):
-    assert what_where.glimpse(layer(gaussian=gaussian)) is seen
+    made = layer(gaussian=gaussian)
+    assert what_where.glimpse(made) is seen
+    assert what_where.glimpse(made, POSITIVE)
 
 
 @pytest.mark.parametrize(
@@ -227,15 +234,18 @@ def test_who_wins_where_values_and_switches_disagree():
 def test_verdicts_leave_the_value_open_and_put_the_last_layer_first():
     pixels = torch.zeros(10, 3, 16, 16)
     layers = {"pool(1)": layer(gaussian=(0, 0), shuffled=0), "pool(2)": layer()}
-    found = what_where.WhatWhere(pixels, torch.ones(10), layers, {}, "label")
+    found = what_where.WhatWhere(pixels, torch.ones(10), layers, {}, "words", "label")
     verdicts = what_where.verdicts(found)
     assert set(verdicts) == {"figure4.e", "conclusion.switches"}
     for each in verdicts.values():
         assert each["value"] is None and "label" in each["note"]
-    names = [name[-7:] for name in verdicts["figure4.e"]["readings"]]
-    assert names == ["pool(2)", "pool(1)"]
-    assert list(verdicts["figure4.e"]["readings"].values()) == [True, False]
+    names = [name.split(", ")[1:] for name in verdicts["figure4.e"]["readings"]]
+    assert names[:2] == [["pool(2)"], ["pool(1)"]] and [each[0] for each in names[2:]] == [
+        "pool(2)", "pool(1)"
+    ]  # fmt: skip
+    assert list(verdicts["figure4.e"]["readings"].values()) == [True, False, True, True]
     assert list(verdicts["conclusion.switches"]["readings"].values()) == [False, True]
     # One photograph cannot be told from others.
-    alone = what_where.WhatWhere(pixels[:1], torch.ones(1), {"pool(1)": layer(n=1)}, {}, "label")
+    layers = {"pool(1)": layer(n=1)}
+    alone = what_where.WhatWhere(pixels[:1], torch.ones(1), layers, {}, "words", "label")
     assert not any(each["readings"] for each in what_where.verdicts(alone).values())

@@ -1,7 +1,7 @@
 """Does a lower coherence go with a better reconstruction? Layers, families, and what decides.
 
-One step keeps z, entries of h = W f, and gives back W^T z at the norm of f. Its error depends on two
-ratios, how much z keeps of f and how much W^T changes its length, see `activation.Step`. The
+One step keeps z, entries of h = W f, and gives back W^T z at the norm of f. Its error depends on
+two ratios, how much z keeps of f and how much W^T changes its length, see `activation.Step`. The
 coherence of W enters neither; what filters have in common enters both.
 """
 
@@ -26,6 +26,7 @@ from invertnb.chapters.rip_2d.coherent import CRITERION, blended, twinned
 from invertnb.networks import VGG16
 from invertnb.notebook import PALETTE, figure
 from invertnb.notebook.figures import Figure
+from invertnb.notebook.real_networks import words
 
 #: The reading that fits Table 3, and the model as section 2.3 defines it where every window keeps
 #: an entry.
@@ -66,8 +67,9 @@ class Layer(NamedTuple):
         return torch.stack([each.steps[reading].error for each in self.random]).mean(0)
 
     def lower(self) -> bool:
-        """Whether random filters, on average over draws, are less coherent than the learned ones."""
-        return sum(each.coherence for each in self.random) / len(self.random) < self.learned.coherence
+        """Whether random filters, on average over draws, are less coherent than learned ones."""
+        mean = sum(each.coherence for each in self.random) / len(self.random)
+        return mean < self.learned.coherence
 
     def better(self, reading: Reading = FITTING) -> int:
         """For how many photographs the less coherent filters have the smaller error."""
@@ -83,13 +85,15 @@ class Coherent:
         layers: by pooling.
         families: by pooling, family and member, of the last two poolings; one reading.
         real: whether the network may be the paper's.
-        label: the network and its images, in a few words.
+        words: on its weights.
+        label: the network and its images.
         photographs: how many.
     """
 
     layers: Mapping[str, Layer]
     families: Mapping[str, Mapping[str, Mapping[str, Point]]]
     real: bool
+    words: str
     label: str
     photographs: int
 
@@ -123,7 +127,9 @@ def compute(inputs: Inputs, generator: Callable[[int], torch.Generator]) -> Cohe
         }
     source = inputs.network.source
     label = f"{source.label}; {inputs.pictures.label}"
-    return Coherent(found, families, source.real, label, len(inputs.pixels))
+    return Coherent(
+        found, families, source.real, words(inputs.network), label, len(inputs.pixels)
+    )  # fmt: skip
 
 
 def middle(f: Tensor, side: int) -> Tensor:
@@ -250,27 +256,27 @@ def paper() -> dict[str, dict[str, tuple[float, float]]]:
 
 
 def verdict(found: Coherent) -> dict[str, Any]:
-    """Arguments of `record` for section4.5.coherence; the value is that of a real network."""
+    """Arguments of `record` for section4.5.coherence; the value is that of a real network's four
+    layers, in the reading that fits Table 3."""
     value = None
     readings: dict[str, bool] = {}
+    live = f"{found.words} ({found.photographs} photographs)"
     for reading in READINGS:
         judged = {
-            f"learned or random filters, {len(found.layers)} layers": within(found, reading),
-            "from layer to layer, learned filters": across(found, reading),
+            f"{len(found.layers)} layers, learned beside random filters": within(found, reading),
+            "learned filters from layer to layer": across(found, reading),
         }
-        known = [each for each in judged.values() if each is not None]
-        if found.real and reading == FITTING:
-            value = all(known)
-        readings |= {
-            f"{words} ({reading})": each for words, each in judged.items() if each is not None
-        }
+        known = {what: each for what, each in judged.items() if each is not None}
+        if found.real and len(found.layers) == 4 and reading == FITTING:
+            value = all(known.values())
+        readings |= {f"{live}, {what}, {reading}": each for what, each in known.items()}
     for pool, families in found.families.items():
         for family, members in families.items():
-            words = f"{following(pool)}, {family}"
+            name = f"{live}, {following(pool)}, {family}"
             if family == "twins":
-                readings[f"{words}: a pair of equal filters matters"] = not harmless(members)
+                readings[f"{name}: a pair of equal filters matters"] = not harmless(members)
             else:
-                readings[words] = rank(list(members.values())) >= CRITERION
+                readings[name] = rank(list(members.values())) >= CRITERION
     return {
         "value": value,
         "readings": readings,
@@ -297,7 +303,8 @@ def draw(found: Coherent) -> Figure:
     (low, high), limits = right.get_xlim(), right.get_ylim()
     for error in (0.8, 1.0, 1.2, 1.35):
         cosine = 1 - error**2 / 2
-        right.plot((low, high), (cosine * low, cosine * high), color="0.6", lw=0.8, ls=":", zorder=0)
+        ends = (cosine * low, cosine * high)
+        right.plot((low, high), ends, color="0.6", lw=0.8, ls=":", zorder=0)
         at = min(high, limits[1] / cosine) / 1.05
         right.annotate(f"{error:g}", (at, cosine * at), color="0.4", fontsize=9, ha="right")
     right.set(xlim=(low, high), ylim=limits)
@@ -314,12 +321,13 @@ def draw(found: Coherent) -> Figure:
 def _draw(
     ax: Axes, found: Coherent, at: Callable[[Point], tuple[float, float]]
 ) -> None:
-    """All banks at their places, the families as lines, learned ones with the number of their layer."""
+    """All banks at their places: families as lines, learned ones with the number of their layer."""
     for i, families in enumerate(found.families.values()):
+        style = "--" if i == 0 and len(found.families) > 1 else "-"
         for family, members in families.items():
             x, y = zip(*map(at, members.values()), strict=True)
-            ax.plot(x, y, "o", ls="--" if i == 0 and len(found.families) > 1 else "-", ms=3.5, lw=1.2,
-                    color=PALETTE[COLOURS[family]], label=family if i == 0 else None)  # fmt: skip
+            ax.plot(x, y, "o", ls=style, ms=3.5, lw=1.2, color=PALETTE[COLOURS[family]],
+                    label=family if i == 0 else None)  # fmt: skip
     for i, (pool, layer) in enumerate(found.layers.items()):
         ax.plot(*at(layer.learned), "s", ms=9, color=PALETTE["vermillion"],
                 label="learned" if i == 0 else None)  # fmt: skip

@@ -23,8 +23,11 @@ from invertnb.kernels.pool_switch import pool_switch
 from invertnb.networks import VGG16, Decoder
 from invertnb.networks.decoder import CENTER
 from invertnb.notebook.figures import Photographs, photographs
+from invertnb.notebook.real_networks import words
 
-KNOWN, SHUFFLED, MEAN, GAUSSIAN = VALUES = ("known", "shuffled", "mean", "Gaussian")
+KNOWN, SHUFFLED, MEAN, GAUSSIAN, POSITIVE = VALUES = (
+    "known", "shuffled", "mean", "Gaussian", "|Gaussian|"
+)  # fmt: skip
 #: Of switches; a decoder that was trained without them is named by what it has in their stead.
 PLACES = ("known", "random", "fixed")
 TRAINED = ("fixed", "averaged")
@@ -113,13 +116,15 @@ class WhatWhere:
         pixels: the photographs, (images, 3, side, side), reduced.
         colour: the error of a picture of the photograph's own mean colour.
         layers, bits: by pooling.
-        label: the network and its images, in a few words.
+        words: on the network's weights.
+        label: the network and its images.
     """
 
     pixels: Tensor
     colour: Tensor
     layers: Mapping[str, Layer]
     bits: Mapping[str, Bits]
+    words: str
     label: str
 
 
@@ -139,7 +144,9 @@ def compute(inputs: Inputs, generator: Callable[[int], torch.Generator]) -> What
             draws = generator(WHAT_WHERE + int(pool[5]))
             layers[pool] = layer(decoders, pixels, pool, f[pool], switches, draws)
     label = f"{inputs.network.source.label}; {inputs.pictures.label}"
-    return WhatWhere(pixels, colour_error(pixels - mean), layers, bits(f, switches), label)
+    return WhatWhere(
+        pixels, colour_error(pixels - mean), layers, bits(f, switches), words(inputs.network), label
+    )
 
 
 def smaller(inputs: Inputs) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
@@ -159,14 +166,16 @@ def values(f: Tensor, kind: str, generator: torch.Generator) -> Tensor:
 
     Shuffled values are those of the same image and channel in another order, so that nothing but
     their places is lost: not how many are zero, nor how large they are. The mean by channel loses
-    their sizes, too. Gaussian values, as in Figure 4(e), have nothing of f but its norm.
+    their sizes, too. Gaussian values, as in Figure 4(e), have nothing of f but its norm; their
+    magnitudes have the sign, too, that nothing after a ReLU lacks.
     """
     if kind == KNOWN:
         return f
     if kind == MEAN:
         return f.mean((2, 3), keepdim=True).expand_as(f).contiguous()
-    if kind == GAUSSIAN:
-        return random_activations(f, generator)
+    if kind in (GAUSSIAN, POSITIVE):
+        drawn = random_activations(f, generator)
+        return drawn if kind == GAUSSIAN else drawn.abs()
     flat = f.flatten(2)
     order = torch.rand(flat.shape, generator=generator).argsort(2).to(f.device)
     return flat.gather(2, order).view_as(f)
@@ -252,10 +261,8 @@ def bits(f: Mapping[str, Tensor], switches: Mapping[str, Tensor]) -> dict[str, B
     """How much switches hold beside values, by pooling."""
     found, held, entropy = {}, 0.0, 0.0
     for pool, each in switches.items():
-        channels, density = each.shape[1], each.shape[1] / 4 ** int(pool[5])
-        share = torch.stack(
-            [(each == place).transpose(0, 1).reshape(channels, -1).double().mean(1) for place in range(4)]
-        )
+        density = each.shape[1] / 4 ** int(pool[5])
+        share = torch.stack([(each == place).double().mean((0, 2, 3)) for place in range(4)])
         held += math.log2(4) * density
         entropy += density * float(torch.special.entr(share).sum(0).mean()) / math.log(2)
         found[pool] = Bits(f[pool].shape[1] / 4 ** int(pool[5]), held, entropy)
@@ -267,11 +274,11 @@ def most(count: int, photographs: int) -> bool:
     return count >= SHARE * photographs
 
 
-def glimpse(layer: Layer) -> bool:
-    """The criterion of figure4.e: Gaussian values at the known switches tell photographs apart, and
-    at random switches do not."""
+def glimpse(layer: Layer, kind: str = GAUSSIAN) -> bool:
+    """The criterion of figure4.e: random values tell photographs apart at the known switches, and
+    do not at random ones."""
     n = len(layer.swapped.what)
-    known, random = (layer.scores[GAUSSIAN, place].identified for place in ("known", "random"))
+    known, random = (layer.scores[kind, place].identified for place in ("known", "random"))
     return most(known, n) and not most(random, n)
 
 
@@ -303,26 +310,28 @@ def verdicts(found: WhatWhere) -> dict[str, dict[str, Any]]:
     """
     judged = found.layers if len(found.pixels) > 1 else {}
     last = list(judged)[-1:]
-    words = (
-        f"embedded network and decoders of our own, {len(found.pixels)} photographs of"
-        f" {found.pixels.shape[-1]} pixels"
-    )
+    live = f"{found.words} ({len(found.pixels)} photographs)"
+    deepest = (*last, *list(judged)[:-1])
     return {
         "figure4.e": {
             "value": None,
-            "readings": {
-                f"{words}, {pool}": glimpse(judged[pool]) for pool in (*last, *list(judged)[:-1])
+            "readings": {f"{live}, {pool}": glimpse(judged[pool]) for pool in deepest}
+            | {
+                f"{live}, {pool}, magnitudes of Gaussians": glimpse(judged[pool], POSITIVE)
+                for pool in deepest
             },
             "note": "criterion: Gaussian activations at the known switches tell at least"
             f" {SHARE:.0%} of the photographs from the others, at random switches fewer;"
+            " decoders of our own;"
             f" {found.label}",
         },
         "conclusion.switches": {
             "value": None,
-            "readings": {f"{words}, {pool}": considerable(each) for pool, each in judged.items()},
+            "readings": {f"{live}, {pool}": considerable(each) for pool, each in judged.items()},
             "note": "criterion: shuffled values at the known switches tell at least"
             f" {SHARE:.0%} of the photographs from the others, and the switches take at least"
-            f" {CONSIDERABLE:g} off the error of decoders trained without them; {found.label}",
+            f" {CONSIDERABLE:g} off the error of decoders trained without them;"
+            f" decoders of our own; {found.label}",
         },
     }
 
@@ -341,7 +350,9 @@ def draw(found: WhatWhere, photograph: int = 0) -> Photographs:
         return photographs({"": [original]}, ["original"], width=2.0)
     images = list(found.layers.values())[-1].images
     rows = {
-        f"{what} values": [original] + [picture(images[what, where][photograph]) for where in PLACES]
+        f"{what} values": [
+            original, *(picture(images[what, where][photograph]) for where in PLACES)
+        ]
         for what in (KNOWN, SHUFFLED, GAUSSIAN)
     }
     return photographs(rows, ["original", *(f"{where} switches" for where in PLACES)], width=5.0)
