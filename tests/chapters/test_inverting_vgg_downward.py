@@ -124,7 +124,8 @@ def test_bounds_hold_better_where_they_are_asked_for():
     most, cut = torch.zeros_like(h), h == 0
     free, bound = (downward.step_back(network, "conv(1,2)", h, 60, each) for each in (None, most))
     over_free, over_bound = (
-        float((bank.analysis(f) + bias.view(-1, 1, 1)).clamp(min=0)[cut].norm()) for f in (free, bound)
+        float((bank.analysis(f) + bias.view(-1, 1, 1)).clamp(min=0)[cut].norm())
+        for f in (free, bound)
     )
     assert over_bound < 0.5 * over_free
     assert float((bound - x).norm()) < float((free - x).norm())

@@ -166,7 +166,9 @@ def test_ways_at_the_norm_of_f_are_those_of_reconstruct():
     for name, each in expected.items():
         assert torch.allclose(others.matched(f, found[name]), relative_error(f, each.signal))
     assert torch.allclose(found[others.TRANSPOSE], W.synthesis(W.analysis(f), (6, 6)))
-    looser, tighter = (others.unscaled(f, found[others.least_squares(t)]) for t in others.TOLERANCES)
+    looser, tighter = (
+        others.unscaled(f, found[others.least_squares(tol)]) for tol in others.TOLERANCES
+    )
     assert (tighter < looser).all()
     # ||e|| <= ||W^T W e|| / smallest^2, and ||W^T h|| <= largest^2 ||f||.
     condition = float(torch.linalg.cond(W.matrix((6, 6))))
@@ -177,7 +179,8 @@ def test_ways_at_the_norm_of_f_are_those_of_reconstruct():
 
 
 def test_compute_goes_through_pools_and_filters(small, computed):
-    assert list(computed.iterated) == list(computed.ways) == list(small.pools) == ["pool(1)", "pool(2)"]
+    pools = ["pool(1)", "pool(2)"]
+    assert list(computed.iterated) == list(computed.ways) == list(small.pools) == pools
     for pool, filters in computed.iterated.items():
         assert list(filters) == ["learned", "random"]
         assert computed.signals[pool].shape[0] == 1

@@ -41,7 +41,7 @@ COLOURS = {LEARNED: "vermillion", RANDOM: "blue"}
 
 @dataclass(frozen=True)
 class Iterated:
-    """Algorithm 1 on one layer with one bank; errors are ``||f - W^T z|| / ||f||``, norm not matched.
+    """Algorithm 1 on a layer with a bank; errors are ``||f - W^T z|| / ||f||``, norm not matched.
 
     Attributes:
         photographs: after 1 to MOST iterations, (MOST, photographs), every window with an entry.
