@@ -97,6 +97,11 @@ def test_a_score_by_hand():
     rest = torch.tensor([0.0, math.sqrt(1 / 1.01)])
     assert torch.allclose(found.fitted, rest.double(), atol=1e-6)
     assert found.hits.tolist() == [True, False] and found.identified == 1
+    # More like the second photograph than the first image is, and still more like the first.
+    both = target[0] + 0.2 * (target[1] - 0.1)
+    assert what_where.score(target, torch.stack([target[0], both]), mean).hits.tolist() == [
+        True, False
+    ]  # fmt: skip
 
 
 def test_the_fitted_error_is_that_of_least_squares():
