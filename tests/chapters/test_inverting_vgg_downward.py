@@ -207,3 +207,26 @@ def test_a_network_without_decoders_and_with_one_pooling():
     untrained = downward.twin(short.network, generator())
     assert untrained.filters("conv(1,1)")[0].shape == (4, 3, 3, 3)
     assert untrained.preprocessing is short.network.preprocessing
+
+
+def test_recording_agrees_with_the_page(monkeypatch):
+    monkeypatch.setattr(downward, "SIDE", 16)
+    network, pixels = chain(4), torch.rand(2, 3, 16, 16, generator=generator(9))
+    found = downward.without_decoder(network, pixels, ("pool(1)", "pool(2)"))
+    assert list(found) == ["pool(1)", "pool(2)"]
+    f, switches = downward.forward(network, pixels, ("pool(1)",))
+    images = downward.descend(network, f, switches, [SEVERAL])
+    errors = []
+    for i in range(2):
+        page = downward.Downward(
+            pixels[i : i + 1], downward.average(network),
+            {TRUE: {"pool(1)": {SEVERAL: images["pool(1)"][SEVERAL][i : i + 1]}}}, {},
+        )  # fmt: skip
+        errors.append(page.errors(TRUE, "pool(1)", SEVERAL))
+    for kind, place in (("error", 0), ("best", 1)):
+        mean, sd = found["pool(1)"][SEVERAL][kind]
+        assert mean == pytest.approx((errors[0][place] + errors[1][place]) / 2, rel=0.01)
+        assert sd == pytest.approx(abs(errors[0][place] - errors[1][place]) / 2**0.5, rel=0.05)
+    kept = downward.recording(chapter.Parameters(photographs=2))
+    assert kept.label == "downward-vgg16-embedded-2"
+    assert list(kept.results["downward"]["random"]) == [f"pool({i})" for i in range(1, 5)]

@@ -15,14 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invertnb import FilterBank, check, reconstruct
+from invertnb import check, notebook, reconstruct
 from invertnb.chapters.inverting_vgg.activation import LEARNED, RANDOM, WINDOW
 from invertnb.chapters.inverting_vgg.inputs import OTHERS, Inputs
-from invertnb.chapters.inverting_vgg.others import cosine
+from invertnb.chapters.inverting_vgg.others import best_length, cosine, unscaled
+from invertnb.chapters.rip_2d.ratios import significant
 from invertnb.kernels.pool_switch import pool_switch
 from invertnb.kernels.unpool import unpool
 from invertnb.networks import VGG16, Network, gaussian
 from invertnb.notebook.figures import Photographs, photographs
+from invertnb.notebook.real_networks import inputs as provenance
+from invertnb.notebook.real_networks import slug, words
 
 #: Pixels along a side: photographs are shrunk to it; four poolings leave 5 places of it.
 SIDE = 80
@@ -73,8 +76,7 @@ class Downward:
 
 def compute(inputs: Inputs, generator: Callable[[int], torch.Generator]) -> Downward:
     """The first photograph, shrunk, through the network, through a random one, and back."""
-    device = inputs.pixels.device
-    pixels = F.interpolate(inputs.pixels[:1], size=(SIDE, SIDE), mode="area").clamp(0, 1)
+    device, pixels = inputs.pixels.device, shrunk(inputs.pixels[:1])
     network, pools = inputs.network, inputs.pools
     mean = average(network).to(device)
     f, switches = forward(network, pixels, pools)
@@ -95,6 +97,55 @@ def compute(inputs: Inputs, generator: Callable[[int], torch.Generator]) -> Down
         RANDOM: layer_cosines(untrained, pixels, pools),
     }
     return Downward(pixels, mean, images, layers)
+
+
+def shrunk(pixels: Tensor) -> Tensor:
+    """Images (batch, 3, H, W) at SIDE x SIDE pixels, averaged."""
+    return F.interpolate(pixels, size=(SIDE, SIDE), mode="area").clamp(0, 1)
+
+
+def recording(p: notebook.NetworkParameters) -> notebook.Recording:
+    """Images from every pooling of a network, up to pool(4), without a decoder.
+
+    By network (LEARNED, RANDOM), pooling and mode: mean and standard deviation over the images of
+    the error as it comes ("error") and at the best length ("best"), both less the mean.
+    """
+    network, pictures = p.network(), p.pictures(p.photographs)
+    pools = tuple(f"pool({i})" for i in range(1, 5) if f"pool({i})" in network.layers)
+    pixels = shrunk(pictures.all()).to(p.device)
+    untrained = twin(network, p.generator(OTHERS + UNTRAINED_STREAM)).to(p.device)
+    results = {
+        "network": words(network),
+        "real": network.source.real,
+        "images": len(pictures),
+        "side": SIDE,
+        "downward": {
+            LEARNED: without_decoder(network, pixels, pools),
+            RANDOM: without_decoder(untrained, pixels, pools),
+        },
+    }
+    label = f"downward-{slug(network)}-{len(pictures)}"
+    return notebook.Recording(label, provenance(network, pictures), results)
+
+
+def without_decoder(
+    network: Network, pixels: Tensor, pools: tuple[str, ...]
+) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """[mean, standard deviation] over images by pooling, mode and kind of error."""
+    target = pixels - average(network).to(pixels.device)
+    found = descend(network, *forward(network, pixels, pools), MODES)
+    return {
+        pool: {
+            mode: {
+                kind: [significant(float(each), 3) for each in (errors.mean(), errors.std())]
+                for kind, errors in (
+                    ("error", unscaled(target, image)), ("best", best_length(target, image)),
+                )
+            }
+            for mode, image in by_mode.items()
+        }
+        for pool, by_mode in found.items()
+    }  # fmt: skip
 
 
 # --- One network, down and up ---------------------------------------------------------------------
