@@ -132,15 +132,14 @@ def relative_error(f: Tensor, f_hat: Tensor) -> Tensor:
 def _step(h: Tensor, model: ModelSparse, pooling: str, switches: str | Tensor) -> Tensor:
     """M(h, k), with zeros at the edges that no whole block covers."""
     lengths = (model.block,) if model.dims == 1 else model.block
-    whole = tuple(
-        slice(0, side - side % length) for side, length in zip(h.shape[2:], lengths, strict=True)
-    )
-    inside = h[(..., *whole)]
-    if pooling == "rectified":
-        inside = inside.clamp(min=0)
+    whole = tuple(side - side % length for side, length in zip(h.shape[2:], lengths, strict=True))
     by = "abs" if pooling == "abs" else "signed"
+    inside = h.clamp(min=0) if pooling == "rectified" else h
+    if whole == tuple(h.shape[2:]):
+        return model.project(inside, switches=switches, by=by).code
+    inner = (..., *map(slice, whole))
     code = torch.zeros_like(h)
-    code[(..., *whole)] = model.project(inside.contiguous(), switches=switches, by=by).code
+    code[inner] = model.project(inside[inner].contiguous(), switches=switches, by=by).code
     return code
 
 
@@ -162,7 +161,8 @@ def _least_squares(right: Tensor, bank: FilterBank, tol: float, most: int = 1000
 
 
 def _length(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)
+    # Not of x.flatten(1), which copies what is not contiguous.
+    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.dim())))
 
 
 def _wide(each: Tensor, x: Tensor) -> Tensor:

@@ -77,6 +77,8 @@ class Figure(MatplotlibFigure):
 class Photographs(Figure):
     """A figure of photographs, which displays itself as a JPEG: a palette would cost more bytes."""
 
+    _repr_png_ = None  # IPython would ask for both
+
     def _repr_jpeg_(self) -> bytes:
         image, buffer = rasterise(self), io.BytesIO()
         size = css_size(self)

@@ -121,7 +121,9 @@ def step(
 
 def measure(f: Tensor, found: Reconstruction) -> Step:
     """Its error, and the two ratios that determine it."""
-    size, code, signal = (each.flatten(1).norm(dim=1) for each in (f, found.code, found.signal))
+    size, code, signal = (
+        torch.linalg.vector_norm(each, dim=(1, 2, 3)) for each in (f, found.code, found.signal)
+    )
     error = relative_error(f, found.signal)
     return Step(*(each.double() for each in (error, code / size, signal / (found.scale * code))))
 

@@ -29,7 +29,7 @@ SPACES = ("photograph, mean subtracted", "photograph, mean added back", "decoded
 FORMS = AS_IS, RECTIFIED = ("as it is", "rectified")
 TRUE = "f"
 #: The photographs of what takes long: f_hat as it is, and further draws. Their images are kept.
-FEW = 4
+FEW = 3
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from invertnb import networks, random_activations, relative_error
 from invertnb.chapters.inverting_vgg import activation, inputs
+from invertnb.chapters.inverting_vgg.decoded import rectify
 from invertnb.chapters.inverting_vgg.inputs import EXPLORED, Inputs
 from invertnb.networks import Decoder, load_decoder, open_images
 from invertnb.notebook import Choice, Explorer, NetworkParameters, View
@@ -27,13 +28,13 @@ POOLS = ("pool(1)", "pool(2)", "pool(3)", "pool(4)")
 FILTERS = ("learned", "random", "none")
 SWITCHES = ("known", "fixed", "random")
 PANELS = ("original", "decoded", "reconstructed", "error map")
-#: Sides of a picture and of the map of its errors in pixels (noise costs the page most bytes), and
-#: the error, root mean square over the channels, that is brightest.
-SIDE, MAP_SIDE, BRIGHTEST = 144, 84, 0.5
+#: Sides in pixels of the photographs, of a picture, and of the map of its errors (noise costs the page
+#: most bytes); and the error, root mean square over the channels, that is brightest.
+SEEN, SIDE, MAP_SIDE, BRIGHTEST = 160, 144, 84, 0.5
 
 CAPTION = (
     "Original; decoded from the true activations f of the layer; decoded from what one step "
-    "leaves of them, f_hat = W^T M(W f, k) at the norm of f; error map: original less "
+    "leaves of them, the positive part of f_hat = W^T M(W f, k); error map: original less "
     "reconstructed, root mean square over the channels, from black at 0 to the palest at "
     f"{BRIGHTEST} and more. Filters: learned, those of the convolution behind the layer; random, "
     "Gaussian ones of the same shape; none, Gaussian noise of the norm of f in place of f_hat. "
@@ -82,7 +83,9 @@ class Study:
         """Activations and switches of one photograph, and one draw of random filters."""
         everything = open_images()
         at = everything.names.index(PHOTOGRAPHS[photograph])
-        only = replace(everything, paths=everything.paths[at : at + 1])
+        only = replace(
+            everything, paths=everything.paths[at : at + 1], side=SEEN, resize=8 * SEEN // 7
+        )
         return inputs.gather(self.network, only, 1, self.p.generator)
 
     def f_hat(self, photograph: str, pool: str, filters: str) -> tuple[Tensor, float]:
@@ -104,7 +107,7 @@ class Study:
     def see(self, photograph: str, pool: str, filters: str | None, switches: str) -> Seen:
         """The image of f_hat, or that of f where filters is None."""
         given, decoder = self.start(photograph), self.decoder(switches)
-        f = given.f[pool] if filters is None else self.f_hat(photograph, pool, filters)[0]
+        f = given.f[pool] if filters is None else rectify(self.f_hat(photograph, pool, filters)[0])
         out = decoder(f, pool, self.switches(photograph, pool, switches))
         target, mean = decoder.target(given.pixels), decoder.mean
         errors = relative_error(target, out), relative_error(target + mean, out + mean)

@@ -94,7 +94,7 @@ def draw_figure4(data: Data, pool: str, form: str = RECTIFIED) -> Photographs:
     return photographs(rows, ["photograph", *COLUMNS.values()])
 
 
-def draw_figure5(data: Data, index: int = 3) -> Photographs:
+def draw_figure5(data: Data, index: int = 2) -> Photographs:
     """Figure 5: one photograph at every layer."""
     index = min(index, _few(data, FEW) - 1)
     rows = {pool: _row(data, pool, index, RECTIFIED) for pool in data.inputs.pools}
@@ -104,7 +104,7 @@ def draw_figure5(data: Data, index: int = 3) -> Photographs:
 def networks(data: Data) -> dict[str, Any]:
     """Results of the networks that were recorded, by label."""
     return {
-        label: each.results for label, each in data.recorded.items() if "layers" in each.results
+        label: each.results for label, each in data.recorded.items() if "errors" in each.results
     }
 
 
