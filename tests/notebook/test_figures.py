@@ -7,7 +7,10 @@ from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure as MatplotlibFigure
 from PIL import Image
 
-from invertnb.notebook.figures import PALETTE, Figure, draw_matrix, figure, png, rasterise, reduced
+from invertnb.notebook import figures
+from invertnb.notebook.figures import (
+    PALETTE, Figure, draw_matrix, figure, photographs, png, rasterise, reduced,
+)  # fmt: skip
 
 
 def line_figure():
@@ -111,3 +114,25 @@ def test_matrix_refuses_bad_limits():
 def test_figure_refuses_bad_sizes(size):
     with pytest.raises(ValueError, match="must be a positive number of inches"):
         figure(*size)
+
+
+def test_photographs_are_shown_as_a_jpeg_and_as_nothing_else():
+    gray = np.full((8, 8, 3), 0.5)
+    fig = photographs({"one": [gray, gray + 2], "two": [gray - 2, gray]}, ["left", "right"], width=4)
+    data, metadata = DisplayFormatter().format(fig)
+    assert set(data) == {"text/plain", "image/jpeg"} and metadata == {"image/jpeg": {"width": 384}}
+    shown = Image.open(io.BytesIO(fig._repr_jpeg_()))
+    assert shown.format == "JPEG" and shown.size == figures.css_size(fig)
+    assert [ax.get_title() for ax in fig.axes] == ["left", "right", "", ""]
+    assert [ax.get_ylabel() for ax in fig.axes] == ["one", "", "two", ""]
+    # What leaves [0, 1] is cut off.
+    ends = [float(np.asarray(ax.images[0].get_array()).mean()) for ax in fig.axes]
+    assert ends == [0.5, 1.0, 0.0, 0.5]
+
+
+def test_photographs_refuse_a_row_that_does_not_fit():
+    gray = np.zeros((4, 4, 3))
+    with pytest.raises(ValueError, match="row 'two' must have 2 pictures, got 1"):
+        photographs({"one": [gray, gray], "two": [gray]}, ["left", "right"])
+    with pytest.raises(ValueError, match=r"rows must hold pictures, got \[\] x \['left'\]"):
+        photographs({}, ["left"])
