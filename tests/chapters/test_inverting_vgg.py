@@ -162,7 +162,8 @@ def test_the_positive_part_has_the_norm_of_the_whole():
 
 def test_identification_goes_by_correlation():
     g = torch.Generator().manual_seed(0)
-    targets = torch.randn(4, 3, 5, 5, generator=g)
+    # Of contrasts so different that products alone would choose the strongest.
+    targets = torch.randn(4, 3, 5, 5, generator=g) * torch.tensor([1.0, 50, 2, 1]).view(4, 1, 1, 1)
     assert decoded.identifies(0.1 * targets + 3, targets).all()
     swapped = targets[[1, 0, 2, 3]]
     assert decoded.identifies(swapped, targets).tolist() == [False, False, True, True]
@@ -214,9 +215,9 @@ def test_the_codes_of_the_photographs_bound_the_constant_from_below(small, steps
     found = bounds.compute(small, steps, p.generator)
     for pool, by_filters in found.items():
         for name, bound in by_filters.items():
-            ratio = steps[pool][name][FITTING].ratio
+            ratio = steps[pool][name][STATED].ratio
             assert bound.own == pytest.approx(float((ratio**2 - 1).abs().max()))
-            assert bound.error == pytest.approx(float(steps[pool][name][FITTING].error.mean()))
+            assert bound.error == pytest.approx(float(steps[pool][name][STATED].error.mean()))
         # A search finds codes that are farther off than those that the photographs happen to have.
         assert by_filters[RANDOM].found > by_filters[RANDOM].own
 
@@ -276,6 +277,13 @@ def recorded(real=True, ratio=1.5):
 def data(small, steps, images, p):
     made = types.SimpleNamespace(
         inputs=small, steps=steps, decoded=images, recorded={},
+        draws={
+            q: {
+                r: [activation.steps(small.f[q], bank, q, [r])[r] for bank in small.random[q]]
+                for r in (FITTING, STATED)
+            }
+            for q in small.pools
+        },
         chance={q: [activation.chance(f, p.generator(1))] for q, f in small.f.items()},
         bounds=bounds.compute(small, steps, p.generator),
     )  # fmt: skip
@@ -295,6 +303,19 @@ def test_an_entry_of_table_3_waits_for_real_weights(data):
     assert found["table3.activation.learned.1"]["value"] is None
     for name, each in {**alone, **dict(verdicts.table3(data, "image"))}.items():
         assert record(name, **each).verdict == "needs weights"
+
+
+def test_errors_of_random_filters_are_over_draws(data):
+    found = recorded()
+    by_draw = found.results["layers"]["pool(1)"]
+    by_draw["random 1"] = {str(r): {"error": [0.8, 0.02], "ratio": [1.5, 0.1]} for r in READINGS}
+    data.recorded = {"real": found}
+    entry = dict(verdicts.table3(data, "activation"))["table3.activation.random.1"]
+    assert entry["value"] == pytest.approx(0.85)
+    assert entry["spread"] == pytest.approx(0.07)  # 0.1 / sqrt(2), to one digit
+    live = next(value for name, value in entry["readings"].items() if str(FITTING) in name)
+    means = [float(step.error.mean()) for step in data.draws["pool(1)"][FITTING]]
+    assert live[0] == pytest.approx(sum(means) / 2, abs=1e-3)
 
 
 def test_image_space_has_no_value_without_the_papers_decoder(data):
@@ -319,7 +340,7 @@ def test_one_real_layer_can_refute_the_bound_and_none_can_prove_it(data):
     data.recorded = {"real": recorded(ratio=1.06)}  # delta 0.12: a bound of 0.8, below the error
     assert verdicts.bound(data)["value"] is False
     tight = recorded(ratio=1.06)
-    tight.results["layers"]["pool(1)"][RANDOM][str(FITTING)] = {"error": [0.5, 0.1], "ratio": [1.06, 0.1]}
+    tight.results["layers"]["pool(1)"][RANDOM][str(STATED)] = {"error": [0.5, 0.1], "ratio": [1.06, 0.1]}
     data.recorded = {"real": tight}
     assert verdicts.bound(data)["value"] is None
     assert not any(verdicts.bound(data)["readings"].values())

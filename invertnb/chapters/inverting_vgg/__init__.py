@@ -17,7 +17,9 @@ from invertnb import notebook
 from invertnb.chapters.inverting_vgg import (
     activation, bounds, coherent, decoded, downward, inputs, others, residual, what_where,
 )  # fmt: skip
-from invertnb.chapters.inverting_vgg.activation import FITTING, LEARNED, RANDOM, STATED, Reading, Step
+from invertnb.chapters.inverting_vgg.activation import (
+    FITTING, LEARNED, RANDOM, STATED, Reading, Step,
+)  # fmt: skip
 from invertnb.chapters.inverting_vgg.bounds import Bound
 from invertnb.chapters.inverting_vgg.decoded import Decoded
 from invertnb.chapters.inverting_vgg.explorers import explorer  # noqa: F401

@@ -1,7 +1,7 @@
 """Table 3 in activation space: one step on the output of pool(i), under every reading of the text.
 
-The paper says that f_hat = W^T M(W f, k) is computed "with k from Table 2" and scaled to the norm of
-f. It does not say how entries of a window are compared (a max pooling takes the largest, the theory
+The paper says that f_hat = W^T M(W f, k) is computed "with k from Table 2" and scaled to the norm
+of f. It does not say how entries of a window are compared (a max pooling takes the largest, the theory
 the largest magnitude, a network the largest after ReLU), nor which row of Table 2 gives k, nor of
 what that row's percentage is taken. A `Reading` settles both.
 """
@@ -42,7 +42,7 @@ class Reading(NamedTuple):
 
 
 READINGS = tuple(Reading(*each) for each in itertools.product(POOLING, KEEP))
-#: As section 2.3 defines M(z, k), with k a number of entries; and the reading that fits Table 3 best.
+#: As section 2.3 defines M(z, k), with k a number of entries; and what fits Table 3 best.
 STATED = Reading("abs", "c(i+1,1), of entries")
 FITTING = Reading("signed", "c(i+1,1), of windows")
 
@@ -156,10 +156,11 @@ def chance(f: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     drawn = random_activations(f, generator)
     kinds = dict(zip(CHANCE, (drawn, drawn.clamp(min=0), drawn.abs()), strict=True))
     size = f.flatten(1).norm(dim=1)
-    return {
-        name: relative_error(f, each * (size / each.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)).double()
-        for name, each in kinds.items()
-    }  # fmt: skip
+    found = {}
+    for name, each in kinds.items():
+        scale = size / each.flatten(1).norm(dim=1)
+        found[name] = relative_error(f, each * scale.view(-1, 1, 1, 1)).double()
+    return found
 
 
 def published(space: str, method: str, pool: str) -> float:

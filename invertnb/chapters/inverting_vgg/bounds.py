@@ -13,7 +13,7 @@ import torch
 
 from invertnb import FilterBank, ModelSparse
 from invertnb.chapters.inverting_vgg.activation import (
-    FITTING, LEARNED, RANDOM, WINDOW, Reading, Step, windows_kept,
+    LEARNED, RANDOM, STATED, WINDOW, Reading, Step, windows_kept,
 )  # fmt: skip
 from invertnb.chapters.inverting_vgg.inputs import COHERENT, Inputs
 from invertnb.rip import worst_code
@@ -61,9 +61,9 @@ class Bound(NamedTuple):
 
 def compute(
     inputs: Inputs, steps: Mapping[str, Mapping[str, Mapping[Reading, Step]]],
-    generator: Callable[[int], torch.Generator], reading: Reading = FITTING,
+    generator: Callable[[int], torch.Generator], reading: Reading = STATED,
 ) -> dict[str, dict[str, Bound]]:
-    """By pooling and filters."""
+    """By pooling and filters; in the reading that the theorem is about."""
     found: dict[str, dict[str, Bound]] = {}
     for pool in inputs.pools:
         side = min(SIDE, *inputs.f[pool].shape[2:])

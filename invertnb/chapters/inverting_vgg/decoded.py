@@ -86,7 +86,7 @@ def identifies(decoded: Tensor, targets: Tensor) -> Tensor:
     """Whether each image correlates with its own target more than with any other, (images,).
 
     Args:
-        decoded, targets: (images, 3, H, W), with their means over images and pixels taken off or not.
+        decoded, targets: (images, 3, H, W), in any scaling.
     """
     a, b = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (decoded, targets))
     a, b = (x / x.norm(dim=1, keepdim=True).clamp(min=1e-30) for x in (a, b))

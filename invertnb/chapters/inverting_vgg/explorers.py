@@ -28,8 +28,8 @@ POOLS = ("pool(1)", "pool(2)", "pool(3)", "pool(4)")
 FILTERS = ("learned", "random", "none")
 SWITCHES = ("known", "fixed", "random")
 PANELS = ("original", "decoded", "reconstructed", "error map")
-#: Sides in pixels of the photographs, of a picture, and of the map of its errors (noise costs the page
-#: most bytes); and the error, root mean square over the channels, that is brightest.
+#: Sides in pixels of the photographs, of a picture, and of the map of its errors (noise costs the
+#: page most bytes); and the error, root mean square over the channels, that is brightest.
 SEEN, SIDE, MAP_SIDE, BRIGHTEST = 160, 144, 84, 0.5
 
 CAPTION = (

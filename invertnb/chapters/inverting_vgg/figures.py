@@ -11,6 +11,7 @@ from invertnb.chapters.inverting_vgg.activation import (
     ACTIVATIONS, FITTING, LEARNED, METHODS, RANDOM, STATED, published,
 )  # fmt: skip
 from invertnb.chapters.inverting_vgg.decoded import AS_IS, FEW, RECTIFIED, TRUE
+from invertnb.chapters.inverting_vgg.verdicts import live_errors, recorded_errors
 from invertnb.notebook.figures import PALETTE, Figure, Photographs, figure, photographs
 
 if TYPE_CHECKING:
@@ -25,31 +26,36 @@ COLUMNS = {
 
 def draw_table3(data: Data) -> Figure:
     """Activation-space errors beside the paper's, by layer."""
-    canvas, ax = figure(7.5, 3.6)
+    canvas, ax = figure(7.5, 4.2)
+    ran = "real weights" if data.inputs.network.source.real else "stand-in"
     for i, pool in enumerate(data.inputs.pools):
         for shift, method in ((-0.12, LEARNED), (0.12, RANDOM)):
             paper = published("activation", method, pool)
             ax.plot(i + shift, paper, "s", ms=9, mfc="none", mec=COLOUR[method], mew=2,
                     label=f"paper, {method} filters" if not i else None)  # fmt: skip
             for reading, marker, off in ((FITTING, "o", 0.05), (STATED, "^", 0.1)):
-                error = data.steps[pool][method][reading].error
                 kind = "best reading" if reading == FITTING else "as stated"
                 ax.errorbar(
-                    i + shift + off, float(error.mean()), float(error.std()) if len(error) > 1 else 0,
+                    i + shift + off, *live_errors(data, method, pool)[reading],
                     fmt=marker, ms=6, lw=1.2, color=COLOUR[method],
-                    label=f"ours, {kind}, {method} filters" if not i else None,
+                    label=f"{ran}, {kind}, {method} filters" if not i else None,
                 )  # fmt: skip
-        for recorded, results in networks(data).items():
+        for results in networks(data).values():
             for shift, method in ((-0.12, LEARNED), (0.12, RANDOM)):
-                found = results["layers"].get(pool, {}).get(method)
-                if results["real"] and found:
-                    mean, _ = found[str(FITTING)]["error"]
-                    ax.plot(i + shift - 0.05, mean, "*", ms=11, mec=COLOUR[method], mfc="none",
-                            label=f"real weights, {method} filters" if not i else None)  # fmt: skip
+                found = recorded_errors(results, method, pool) if results["real"] else {}
+                for reading, marker, off in ((FITTING, "o", -0.05), (STATED, "^", -0.1)):
+                    if reading in found:
+                        kind = "best reading" if reading == FITTING else "as stated"
+                        ax.errorbar(
+                            i + shift + off, *found[reading], fmt=marker, ms=7, lw=1.2,
+                            color=COLOUR[method], mfc="white",
+                            label=f"real weights, {kind}, {method} filters" if not i else None,
+                        )  # fmt: skip
     ax.axhline(1, color="#59636e", lw=1, ls="--")
     ax.annotate("an f_hat of zero", (len(data.inputs.pools) - 0.55, 1.005), fontsize=9, ha="right")
     ax.set(
-        xticks=range(len(data.inputs.pools)), xticklabels=data.inputs.pools, ylabel="relative error",
+        xticks=range(len(data.inputs.pools)), xticklabels=data.inputs.pools,
+        ylabel="relative error",
         xlim=(-0.4, len(data.inputs.pools) - 0.5),
     )  # fmt: skip
     ax.legend(fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)

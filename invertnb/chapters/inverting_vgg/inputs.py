@@ -1,4 +1,4 @@
-"""What every part of the chapter starts from: activations, switches and filters, pooling by pooling."""
+"""What every part of the chapter starts from: activations, switches, filters, by pooling."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ class Inputs:
             ValueError: any other network: a decoder undoes one network's layers.
         """
         if not self.decodable:
-            check.fail("weights", self.network.source.label, "embedded: no other network has decoders")
+            label = self.network.source.label
+            check.fail("weights", label, "embedded: no other network has decoders")
         return load_decoder(switches).to(self.pixels.device)
 
     @property

@@ -7,12 +7,13 @@ readings. Criteria are constants here, and stand on the page before the numbers.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from invertnb.chapters.inverting_vgg import activation, decoded
+from invertnb.chapters.inverting_vgg import decoded
 from invertnb.chapters.inverting_vgg.activation import (
-    ACTIVATIONS, CHANCE, FITTING, LEARNED, METHODS, RANDOM, STATED,
+    ACTIVATIONS, CHANCE, FITTING, LEARNED, METHODS, RANDOM, STATED, Reading,
 )  # fmt: skip
 from invertnb.chapters.inverting_vgg.bounds import Bound
 from invertnb.chapters.inverting_vgg.decoded import AS_IS, FORMS, RECTIFIED, SPACES
@@ -131,14 +132,15 @@ def bound(data: Data) -> dict[str, Any]:
         for pool, by_filters in data.bounds.items()
     }
     promised = one_step.as_stated(PAPER_DELTA, PAPER_DELTA)
-    readings[f"{_live(data)}, delta = {PAPER_DELTA:g} as section 4.4 reads it off, all layers"] = all(
+    name = f"{_live(data)}, delta = {PAPER_DELTA:g} as section 4.4 reads it off, all layers"
+    readings[name] = all(
         by_filters[RANDOM].error <= promised for by_filters in data.bounds.values()
     )
     value, note = None, "criterion: measured error <= bound < 1, delta being what a code attains"
     for each, results in _networks(data):
         for pool, by_filters in results["layers"].items():
             if results["real"] and RANDOM in by_filters:
-                found = by_filters[RANDOM][str(FITTING)]
+                found = by_filters[RANDOM][str(STATED)]
                 off = abs(found["ratio"][0] ** 2 - 1)
                 holds = _says_something(Bound(found["error"][0], off, 0.0))
                 value = value if holds else False
@@ -154,46 +156,65 @@ def _says_something(bound: Bound) -> bool:
 
 
 def _activation(data: Data, method: str, pool: str) -> dict[str, Any]:
+    """The value is that of the reading as stated, over images; of random filters over draws."""
     value, spread, note, readings = None, None, "", {}
     live = _live(data)
-    own = {
-        str(reading): _live_error(data, method, pool, reading) for reading in (FITTING, STATED)
-    } if pool in data.steps else {}  # fmt: skip
+    own = live_errors(data, method, pool) if pool in data.steps else {}
     if own and data.inputs.network.source.real:
-        value, spread = own.pop(str(FITTING))
-        note = f"{FITTING}; {live}"
+        value, spread = own.pop(STATED)
+        note = f"{STATED}; {live}"
     readings |= {f"{live}, {reading}": found for reading, found in own.items()}
     for each, results in _networks(data):
-        found = _recorded_errors(results, method, pool)
-        name = f"{results['network']} ({results['images']} images, recorded)"
+        found = recorded_errors(results, method, pool)
         if found and results["real"] and value is None:
-            value, spread = found.pop(str(FITTING))
-            note = f"{FITTING}; recorded: {each.about['inputs']['weights']}; {each.about['inputs']['images']}"
+            value, spread = found.pop(STATED)
+            given = each.about["inputs"]
+            note = f"{STATED}; recorded: {given['weights']}; {given['images']}"
+        name = f"{results['network']} ({results['images']} images, recorded)"
         readings |= {f"{name}, {reading}": error for reading, error in found.items()}
-    if method == ACTIVATIONS:
-        readings = {name.removesuffix(f", {FITTING}"): found for name, found in readings.items()
-                    if not name.endswith(str(STATED))}  # fmt: skip
-        note = note.replace(f"{FITTING}; ", "")
+    if method == ACTIVATIONS:  # which know no reading
+        own = {name: found for name, found in readings.items() if name.endswith(str(STATED))}
+        readings = {name.removesuffix(f", {STATED}"): found for name, found in own.items()}
+        note = note.removeprefix(f"{STATED}; ")
+    elif value is not None:
+        note += "; spread over draws of the filters" if method == RANDOM else "; over images"
     return {"value": value, "spread": spread, "readings": readings, "note": note}
 
 
-def _live_error(data: Data, method: str, pool: str, reading: Any) -> tuple[float, float]:
+def live_errors(data: Data, method: str, pool: str) -> dict[Reading, tuple[float, float]]:
+    """Mean error and its standard deviation, over photographs or, of random filters, over draws."""
     if method == ACTIVATIONS:
-        error = data.chance[pool][0][CHANCE[0]]
-    else:
-        error = data.steps[pool][method][reading].error
-    sd = float(error.std()) if len(error) > 1 else 0.0
-    return significant(float(error.mean()), 3), significant(sd, 1)
+        drawn = data.chance[pool][0][CHANCE[0]]
+        return {STATED: _mean(drawn.tolist())}
+    if method == RANDOM:
+        return {
+            reading: _mean([float(step.error.mean()) for step in drawn])
+            for reading, drawn in data.draws[pool].items()
+        }
+    by_reading = data.steps[pool][method]
+    return {reading: _mean(by_reading[reading].error.tolist()) for reading in (STATED, FITTING)}
 
 
-def _recorded_errors(
+def recorded_errors(
     results: Mapping[str, Any], method: str, pool: str
-) -> dict[str, tuple[float, float]]:
+) -> dict[Reading, tuple[float, float]]:
+    """The same from a recording; empty for what was not recorded."""
     if method == ACTIVATIONS:
         found = results["errors"].get(pool, {}).get(ACTIVATIONS)
-        return {str(FITTING): _pair(found)} if found else {}
-    found = results["layers"].get(pool, {}).get(method, {})
-    return {str(r): _pair(found[str(r)]["error"]) for r in (FITTING, STATED) if str(r) in found}
+        return {STATED: _pair(found)} if found else {}
+    layer = results["layers"].get(pool, {})
+    if method == RANDOM:
+        drawn = [each for name, each in layer.items() if name.startswith(RANDOM)]
+        return {
+            reading: _mean([each[str(reading)]["error"][0] for each in drawn])
+            for reading in (STATED, FITTING)
+        } if drawn else {}  # fmt: skip
+    found = layer.get(method, {})
+    return {r: _pair(found[str(r)]["error"]) for r in (STATED, FITTING) if str(r) in found}
+
+
+def _mean(values: list[float]) -> tuple[float, float]:
+    return _pair([statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0])
 
 
 def _pair(found: list[float]) -> tuple[float, float]:
@@ -222,12 +243,17 @@ def _over_layers(data: Data, holds: Any, note: str) -> dict[str, Any]:
     of the real network."""
     live, value = _live(data), None
     readings = {}
-    for reading in (FITTING, STATED):
-        means = activation.means(data.steps, reading)
-        for pool, each in means.items():
-            each[ACTIVATIONS] = float(data.chance[pool][0][CHANCE[0]].mean())
+    for reading in (STATED, FITTING):
+        means = {
+            pool: {
+                LEARNED: float(by_filters[LEARNED][reading].error.mean()),
+                RANDOM: live_errors(data, RANDOM, pool)[reading][0],
+                ACTIVATIONS: float(data.chance[pool][0][CHANCE[0]].mean()),
+            }
+            for pool, by_filters in data.steps.items()
+        }
         found = holds(means)
-        if data.inputs.network.source.real and len(means) == 4 and reading == FITTING:
+        if data.inputs.network.source.real and len(means) == 4 and reading == STATED:
             value = found
         else:
             readings[f"{live}, activations, {reading}"] = found
@@ -240,11 +266,19 @@ def _over_layers(data: Data, holds: Any, note: str) -> dict[str, Any]:
             if LEARNED not in by_filters:
                 continue
             means = {
-                name: by_filters[name][str(FITTING)]["error"][0] for name in (LEARNED, RANDOM)
-            } | {ACTIVATIONS: results["errors"][pool][ACTIVATIONS][0]}
+                reading: _recorded_means(results, pool, reading) for reading in (STATED, FITTING)
+            }
             name = f"{results['network']} ({results['images']} images, recorded), {pool} alone"
-            readings[name] = holds({pool: means})
+            readings |= {f"{name}, {r}": holds({pool: each}) for r, each in means.items()}
     return {"value": value, "readings": readings, "note": note}
+
+
+def _recorded_means(results: Mapping[str, Any], pool: str, reading: Reading) -> dict[str, float]:
+    found = {method: recorded_errors(results, method, pool) for method in METHODS}
+    return {
+        method: each[STATED if method == ACTIVATIONS else reading][0]
+        for method, each in found.items()
+    }
 
 
 def _live(data: Data) -> str:
