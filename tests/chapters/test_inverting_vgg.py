@@ -80,6 +80,18 @@ def test_only_the_embedded_network_has_decoders(small, p, refuses):
     refuses(other.decoder, "weights = ", "embedded")
 
 
+@pytest.mark.parametrize("side, expected", [(32, 32), (47, 32), (500, 64), (3, 16)])
+def test_photographs_are_shrunk_to_what_poolings_halve(small, side, expected):
+    found = inputs.shrunk(small, side, 2)
+    assert found.pixels.shape == (2, 3, expected, expected) and len(found.pictures) == 2
+    assert found.f["pool(4)"].shape[2:] == (expected // 16, expected // 16)
+    f = small.network.activations(found.pixels, ["pool(2)"])["pool(2)"]
+    assert torch.equal(found.f["pool(2)"], f) and found.learned is small.learned
+    # Area means: the mean color stays.
+    if 64 % expected == 0:
+        assert_close(found.pixels.mean((2, 3)), small.pixels[:2].mean((2, 3)))
+
+
 # ---- activation
 
 

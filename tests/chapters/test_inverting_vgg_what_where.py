@@ -147,7 +147,8 @@ def test_every_combination_is_decoded(given, found):
 
 
 def test_known_values_at_known_switches_are_the_decoder_itself(given, found):
-    pixels, f, switches = what_where.smaller(given)
+    small = inputs.shrunk(given, what_where.SIDE, what_where.PHOTOGRAPHS)
+    pixels, f, switches = small.pixels, small.f, small.switches
     decoder = given.decoder()
     own = {name: switches[name] for name in ("pool(1)", "pool(2)")}
     out = decoder(f["pool(2)"], "pool(2)", own)
@@ -161,15 +162,6 @@ def test_known_values_at_known_switches_are_the_decoder_itself(given, found):
     table = what_where.correlations(mixed, pixels)
     assert torch.allclose(layer.swapped.what, table.diagonal())
     assert torch.allclose(layer.swapped.where, torch.stack([table[0, 1], table[1, 0]]))
-
-
-def test_photographs_are_reduced_to_what_poolings_divide(given):
-    pixels, f, switches = what_where.smaller(given)
-    assert pixels.shape == (2, 3, 32, 32) and f["pool(4)"].shape[2:] == (2, 2)
-    larger = SimpleNamespace(
-        network=given.network, pools=("pool(1)",), pixels=torch.rand(1, 3, 112, 112)
-    )
-    assert what_where.smaller(larger)[0].shape == (1, 3, 96, 96)
 
 
 def test_a_layer_draws_every_combination_once(given):

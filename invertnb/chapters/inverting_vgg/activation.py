@@ -1,9 +1,9 @@
 """Table 3 in activation space: one step on the output of pool(i), under every reading of the text.
 
 The paper says that f_hat = W^T M(W f, k) is computed "with k from Table 2" and scaled to the norm
-of f. It does not say how entries of a window are compared (a max pooling takes the largest, the theory
-the largest magnitude, a network the largest after ReLU), nor which row of Table 2 gives k, nor of
-what that row's percentage is taken. A `Reading` settles both.
+of f. It does not say how entries of a window are compared (a max pooling takes the largest, the
+theory the largest magnitude, a network the largest after ReLU), nor which row of Table 2 gives k,
+nor of what that row's percentage is taken. A `Reading` settles both.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from invertnb.chapters.inverting_vgg.activation import (
     ACTIVATIONS, FITTING, LEARNED, METHODS, RANDOM, published, step,
 )  # fmt: skip
 from invertnb.chapters.inverting_vgg.inputs import ACTIVATIONS as DRAWN
-from invertnb.chapters.inverting_vgg.inputs import Inputs
+from invertnb.chapters.inverting_vgg.inputs import Inputs, shrunk
 from invertnb.networks import Decoder
 
 #: What decoded images are compared with.
@@ -30,6 +30,8 @@ FORMS = AS_IS, RECTIFIED = ("as it is", "rectified")
 TRUE = "f"
 #: The photographs of what takes long: f_hat as it is, and further draws. Their images are kept.
 FEW = 3
+#: Of the photographs in pixels, to save time.
+SIDE = 160
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def compute(
     """Every layer decoded from f and from f_hat of each method; None without a decoder."""
     if not inputs.decodable:
         return None
-    decoder = inputs.decoder()
+    decoder, inputs = inputs.decoder(), shrunk(inputs, SIDE)
     return {pool: _layer(inputs, decoder, pool, generator) for pool in inputs.pools}
 
 
@@ -122,23 +124,13 @@ def _layer(
         method: [float(errors[method, RECTIFIED][SPACES[0]][:FEW].mean())]
         for method in (RANDOM, ACTIVATIONS)
     }
-    start = _first(inputs)
+    start = shrunk(inputs, SIDE, FEW)
     for draw in range(1, len(inputs.random[pool])):
         for method, f_hat in signals(start, pool, generator, draw).items():
             if method in draws:
                 out = decoder(rectify(f_hat), pool, few)
                 draws[method].append(float(relative_error(target[:FEW], out).mean()))
     return Decoded(images, errors, own, {name: tuple(each) for name, each in draws.items()})
-
-
-def _first(inputs: Inputs) -> Inputs:
-    """The first photographs alone."""
-    return Inputs(
-        inputs.network, inputs.pictures.first(min(FEW, len(inputs.pictures))), inputs.pixels[:FEW],
-        {pool: f[:FEW] for pool, f in inputs.f.items()},
-        {pool: each[:FEW] for pool, each in inputs.switches.items()},
-        inputs.learned, inputs.random,
-    )  # fmt: skip
 
 
 def means(

@@ -67,7 +67,7 @@ class Downward:
         return self.mean + given * torch.where(square > 0, (given * target).sum() / square, 0.0)
 
     def errors(self, start: str, pool: str, mode: str) -> tuple[float, float, float]:
-        """Mean subtracted; mean subtracted and at the best length, |sine|; mean added back."""
+        """Mean subtracted; mean subtracted and at the best length, ``|sine|``; mean added back."""
         target, given = self.pixels - self.mean, self.images[start][pool][mode]
         apart = (target - given).norm()
         sine = max(0.0, 1 - self.cosine(start, pool, mode) ** 2) ** 0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -14,9 +14,6 @@ from invertnb.chapters.inverting_vgg.decoded import AS_IS, FEW, RECTIFIED, TRUE
 from invertnb.chapters.inverting_vgg.verdicts import live_errors, recorded_errors
 from invertnb.notebook.figures import PALETTE, Figure, Photographs, figure, photographs
 
-if TYPE_CHECKING:
-    from invertnb.chapters.inverting_vgg import Data
-
 COLOUR = {LEARNED: PALETTE["blue"], RANDOM: PALETTE["vermillion"], ACTIVATIONS: PALETTE["black"]}
 COLUMNS = {
     TRUE: "decoded from f", LEARNED: "learned filters", RANDOM: "random filters",
@@ -24,7 +21,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def draw_table3(data: Data) -> Figure:
+def draw_table3(data: Any) -> Figure:
     """Activation-space errors beside the paper's, by layer."""
     canvas, ax = figure(7.5, 4.2)
     ran = "real weights" if data.inputs.network.source.real else "stand-in"
@@ -62,7 +59,7 @@ def draw_table3(data: Data) -> Figure:
     return canvas
 
 
-def draw_ratios(data: Data) -> Figure:
+def draw_ratios(data: Any) -> Figure:
     """Every photograph by its two ratios, with lines of equal error."""
     canvas, ax = figure(7.5, 4.0)
     points = {
@@ -94,31 +91,31 @@ def draw_ratios(data: Data) -> Figure:
     return canvas
 
 
-def draw_figure4(data: Data, pool: str, form: str = RECTIFIED) -> Photographs:
+def draw_figure4(data: Any, pool: str, form: str = RECTIFIED) -> Photographs:
     """Figure 4: photographs and what is decoded at one layer."""
     rows = {f"photograph {i + 1}": _row(data, pool, i, form) for i in range(_few(data, 3))}
     return photographs(rows, ["photograph", *COLUMNS.values()])
 
 
-def draw_figure5(data: Data, index: int = 2) -> Photographs:
+def draw_figure5(data: Any, index: int = 2) -> Photographs:
     """Figure 5: one photograph at every layer."""
     index = min(index, _few(data, FEW) - 1)
     rows = {pool: _row(data, pool, index, RECTIFIED) for pool in data.inputs.pools}
     return photographs(rows, ["photograph", *COLUMNS.values()])
 
 
-def networks(data: Data) -> dict[str, Any]:
+def networks(data: Any) -> dict[str, Any]:
     """Results of the networks that were recorded, by label."""
     return {
         label: each.results for label, each in data.recorded.items() if "errors" in each.results
     }
 
 
-def _few(data: Data, most: int) -> int:
+def _few(data: Any, most: int) -> int:
     return min(most, len(data.inputs.pixels))
 
 
-def _row(data: Data, pool: str, i: int, form: str) -> list[np.ndarray]:
+def _row(data: Any, pool: str, i: int, form: str) -> list[np.ndarray]:
     found = data.decoded[pool].images
     pictures = [data.inputs.pixels[i], found[TRUE, AS_IS][i]]
     pictures += [found[method, form][i] for method in METHODS]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from invertnb import FilterBank, check
@@ -78,10 +79,7 @@ def gather(network: Network, pictures: Images, banks: int, generator) -> Inputs:
     if not pools:
         check.fail("weights", network.source.label, "a network of at least pool(1) and conv(2,1)")
     pixels = pictures.all().to(network.filters("conv(1,1)")[0].device)
-    with torch.no_grad():
-        last = {pool: f"conv({pool[5]},{len(VGG16.blocks[int(pool[5]) - 1])})" for pool in pools}
-        before = network.activations(pixels, tuple(last.values()))
-        pooled = {pool: pool_switch(before[last[pool]], WINDOW, "signed") for pool in pools}
+    f, switches = _pooled(network, pixels, pools)
     learned = {pool: network.bank(following(pool)) for pool in pools}
     random = {
         pool: tuple(
@@ -90,5 +88,32 @@ def gather(network: Network, pictures: Images, banks: int, generator) -> Inputs:
         )
         for pool in pools
     }
-    f, switches = ({pool: each[i] for pool, each in pooled.items()} for i in (0, 1))
     return Inputs(network, pictures, pixels, f, switches, learned, random)
+
+
+def shrunk(given: Inputs, side: int, photographs: int | None = None) -> Inputs:
+    """The same network and filters on the first photographs, made smaller, to save time.
+
+    Args:
+        side: of the small photographs in pixels; those that are not larger stay as they are, but
+            for a side that all poolings halve without a rest.
+        photographs: how many, at most; all by default.
+    """
+    many = len(given.pixels) if photographs is None else min(photographs, len(given.pixels))
+    whole = 2 ** len(given.pools)
+    side = max(whole, min(side, given.pixels.shape[-1]) // whole * whole)
+    pixels = F.interpolate(given.pixels[:many], (side, side), mode="area")
+    f, switches = _pooled(given.network, pixels, given.pools)
+    pictures = given.pictures.first(many)
+    return Inputs(given.network, pictures, pixels, f, switches, given.learned, given.random)
+
+
+def _pooled(
+    network: Network, pixels: Tensor, pools: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Values and switches of each pooling, by one pass through the network."""
+    last = {pool: f"conv({pool[5]},{len(VGG16.blocks[int(pool[5]) - 1])})" for pool in pools}
+    with torch.no_grad():
+        before = network.activations(pixels, tuple(last.values()))
+        pooled = {pool: pool_switch(before[last[pool]], WINDOW, "signed") for pool in pools}
+    return tuple({pool: each[i] for pool, each in pooled.items()} for i in (0, 1))

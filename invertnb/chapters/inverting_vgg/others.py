@@ -27,8 +27,9 @@ SIDE, MOST = 14, 10
 CURVES = 5
 #: The k of Table 2: so many percent of the windows as the next convolution has nonzero entries.
 SPARSER = KEEP[2]
-#: lambda of Algorithm 2 as a share of max |W f|, and its relative duality gap. A gap of 0.01 would
-#: change none of the errors of the embedded network by as much as 0.01, and take twice as long.
+#: lambda of Algorithm 2 as a share of the largest, ``max |W f|``, and its relative duality gap. A
+#: gap of 0.01 would change none of the errors of the embedded network by as much as 0.01, and take
+#: twice as long.
 LEVELS, GAP = (0.3, 0.03), 0.1
 #: Where the conjugate gradients of least squares stop.
 TOLERANCES = (1e-2, 1e-3)
@@ -184,9 +185,9 @@ def within_reach(ratio: float, entries: int, failure: float = 1e-6) -> float:
 
     With one entry in each window of four the codes fill 4^d subspaces of dimension d = ratio m / 4,
     in m dimensions. A direction drawn uniformly is nearer than sqrt(t) to a given one with
-    probability at most exp(-m/2 KL(1 - d/m || t)) (Dasgupta and Gupta 2003, Lemma 2.2), so by the
-    union bound it is that near to any of them with probability at most `failure` where
-    KL(1 - d/m || t) = 2 (d log 4 + log(1/failure)) / m. That t is found by bisection.
+    probability at most ``exp(-m/2 KL(1 - d/m || t))`` (Dasgupta and Gupta 2003, Lemma 2.2), so by
+    the union bound it is that near to any of them with probability at most `failure` where
+    ``KL(1 - d/m || t) = 2 (d log 4 + log(1/failure)) / m``. That t is found by bisection.
 
     Args:
         ratio: K / M, for codes as wide as f; above 0 and below 4, where d = m.

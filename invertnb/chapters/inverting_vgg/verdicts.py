@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invertnb.chapters.inverting_vgg import decoded
 from invertnb.chapters.inverting_vgg.activation import (
@@ -18,12 +18,9 @@ from invertnb.chapters.inverting_vgg.activation import (
 from invertnb.chapters.inverting_vgg.bounds import Bound
 from invertnb.chapters.inverting_vgg.decoded import AS_IS, FORMS, RECTIFIED, SPACES
 from invertnb.chapters.rip_2d.ratios import significant
+from invertnb.notebook import Recorded
 from invertnb.notebook.real_networks import words
 from invertnb.theory import one_step
-
-if TYPE_CHECKING:
-    from invertnb.chapters.inverting_vgg import Data
-    from invertnb.notebook import Recorded
 
 #: "Much better": a mean error of at most this share of that of random activations, at every layer.
 BETTER = 0.75
@@ -36,7 +33,7 @@ PAPER_DELTA = 0.05
 DIGITS = 2
 
 
-def table3(data: Data, space: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def table3(data: Any, space: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Claims table3.* of one space with what `record` takes for them."""
     for method in METHODS:
         for i in range(1, 5):
@@ -44,13 +41,13 @@ def table3(data: Data, space: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"table3.{space}.{method}.{i}", made(data, method, f"pool({i})")
 
 
-def baseline(data: Data) -> dict[str, Any]:
+def baseline(data: Any) -> dict[str, Any]:
     """section4.5.baseline: learned and random filters against random activations."""
     note = f"criterion: at most {BETTER:g} times the error of random activations, at all layers"
     return _over_layers(data, much_better, note)
 
 
-def comparable(data: Data) -> dict[str, Any]:
+def comparable(data: Any) -> dict[str, Any]:
     """section4.5.comparable: near each other, and random filters no worse."""
     note = f"criterion: means within {NEAR:g} at all layers, random filters never the worse"
     return _over_layers(data, alike, note)
@@ -73,7 +70,7 @@ def alike(means: Mapping[str, Mapping[str, float]]) -> bool:
     )
 
 
-def figures45(data: Data, pools: tuple[str, ...]) -> dict[str, Any]:
+def figures45(data: Any, pools: tuple[str, ...]) -> dict[str, Any]:
     """figure4 and figure5: recognizable, and better than random activations, at these layers."""
     note = (
         f"criterion: at least {MOST:.0%} of the photographs correlate most with their own decoded"
@@ -99,7 +96,7 @@ def better(found: decoded.Decoded, method: str) -> float:
     return float((own < chance).double().mean())
 
 
-def chance(data: Data) -> dict[str, Any]:
+def chance(data: Any) -> dict[str, Any]:
     """footnote13: the error of random Gaussian activations; of other random ones."""
     means = {
         kind: [
@@ -122,7 +119,7 @@ def chance(data: Data) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def bound(data: Data) -> dict[str, Any]:
+def bound(data: Any) -> dict[str, Any]:
     """section4.5.bound: whether Theorem 3.3 bounds the errors of random filters, and says anything.
 
     One layer where it does not is enough to refute the claim, so real activations of one are.
@@ -155,7 +152,7 @@ def _says_something(bound: Bound) -> bool:
     return bound.bound is not None and bound.error <= bound.bound < 1
 
 
-def _activation(data: Data, method: str, pool: str) -> dict[str, Any]:
+def _activation(data: Any, method: str, pool: str) -> dict[str, Any]:
     """The value is that of the reading as stated, over images; of random filters over draws."""
     value, spread, note, readings = None, None, "", {}
     live = _live(data)
@@ -181,7 +178,7 @@ def _activation(data: Data, method: str, pool: str) -> dict[str, Any]:
     return {"value": value, "spread": spread, "readings": readings, "note": note}
 
 
-def live_errors(data: Data, method: str, pool: str) -> dict[Reading, tuple[float, float]]:
+def live_errors(data: Any, method: str, pool: str) -> dict[Reading, tuple[float, float]]:
     """Mean error and its standard deviation, over photographs or, of random filters, over draws."""
     if method == ACTIVATIONS:
         drawn = data.chance[pool][0][CHANCE[0]]
@@ -221,7 +218,7 @@ def _pair(found: list[float]) -> tuple[float, float]:
     return significant(found[0], 3), significant(found[1], 1)
 
 
-def _image(data: Data, method: str, pool: str) -> dict[str, Any]:
+def _image(data: Any, method: str, pool: str) -> dict[str, Any]:
     readings = {}
     if data.decoded is not None and pool in data.decoded:
         errors = data.decoded[pool].errors
@@ -238,7 +235,7 @@ def _image(data: Data, method: str, pool: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _over_layers(data: Data, holds: Any, note: str) -> dict[str, Any]:
+def _over_layers(data: Any, holds: Any, note: str) -> dict[str, Any]:
     """A criterion on means by pooling and method, in every space; the value waits for all layers
     of the real network."""
     live, value = _live(data), None
@@ -281,11 +278,11 @@ def _recorded_means(results: Mapping[str, Any], pool: str, reading: Reading) -> 
     }
 
 
-def _live(data: Data) -> str:
+def _live(data: Any) -> str:
     return f"{words(data.inputs.network)} ({len(data.inputs.pixels)} photographs)"
 
 
-def _networks(data: Data) -> Iterator[tuple[Recorded, Mapping[str, Any]]]:
+def _networks(data: Any) -> Iterator[tuple[Recorded, Mapping[str, Any]]]:
     for each in data.recorded.values():
         if "errors" in each.results:  # and not speed, or ResNet
             yield each, each.results

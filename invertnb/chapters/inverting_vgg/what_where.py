@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from invertnb import random_activations, relative_error
-from invertnb.chapters.inverting_vgg.activation import WINDOW
-from invertnb.chapters.inverting_vgg.inputs import WHAT_WHERE, Inputs
-from invertnb.kernels.pool_switch import pool_switch
-from invertnb.networks import VGG16, Decoder
+from invertnb.chapters.inverting_vgg.inputs import WHAT_WHERE, Inputs, shrunk
+from invertnb.networks import Decoder
 from invertnb.networks.decoder import CENTER
 from invertnb.notebook.figures import Photographs, photographs
 from invertnb.notebook.real_networks import words
@@ -33,7 +30,7 @@ PLACES = ("known", "random", "fixed")
 TRAINED = ("fixed", "averaged")
 #: To save time: at most so many photographs, of at most this side, which four poolings need to be a
 #: multiple of 2^4.
-PHOTOGRAPHS, SIDE, MULTIPLE = 10, 96, 16
+PHOTOGRAPHS, SIDE = 10, 96
 #: The criteria: the share of the photographs that must agree, and what switches must take off the
 #: mean error to be "considerable".
 SHARE, CONSIDERABLE = 0.9, 0.1
@@ -135,7 +132,8 @@ def compute(inputs: Inputs, generator: Callable[[int], torch.Generator]) -> What
         inputs: network and photographs.
         generator: generator(stream), a fresh one for each stream.
     """
-    pixels, f, switches = smaller(inputs)
+    small = shrunk(inputs, SIDE, PHOTOGRAPHS)
+    pixels, f, switches = small.pixels, small.f, small.switches
     layers: dict[str, Layer] = {}
     mean = pixels.new_tensor(inputs.network.preprocessing.mean).view(3, 1, 1)
     if inputs.decodable:
@@ -147,18 +145,6 @@ def compute(inputs: Inputs, generator: Callable[[int], torch.Generator]) -> What
     return WhatWhere(
         pixels, colour_error(pixels - mean), layers, bits(f, switches), words(inputs.network), label
     )
-
-
-def smaller(inputs: Inputs) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """Fewer and smaller photographs, and their activations and switches by pooling."""
-    side = max(MULTIPLE, min(SIDE, inputs.pixels.shape[-1] // MULTIPLE * MULTIPLE))
-    pixels = F.interpolate(inputs.pixels[:PHOTOGRAPHS], (side, side), mode="area")
-    last = {pool: f"conv({pool[5]},{len(VGG16.blocks[int(pool[5]) - 1])})" for pool in inputs.pools}
-    with torch.no_grad():
-        before = inputs.network.activations(pixels, tuple(last.values()))
-        pooled = {pool: pool_switch(before[last[pool]], WINDOW, "signed") for pool in last}
-    f, switches = ({pool: each[i] for pool, each in pooled.items()} for i in (0, 1))
-    return pixels, f, switches
 
 
 def values(f: Tensor, kind: str, generator: torch.Generator) -> Tensor:
