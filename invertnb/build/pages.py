@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from ..notebook.claims import Spread, show, show_ours, show_spread
-from ..notebook.ledger import badge, result
+from ..notebook.ledger import badge, folded, result
 from .execute import Execution
 from .gather import Row
 
@@ -102,20 +102,12 @@ def _ledger_row(row: Row) -> str:
         f"{result(other['value'], _spread(other), other['verdict'])}<td></td></tr>"
         for other in record["readings"]
     ]
-    lines += readings if len(readings) <= UNFOLDED else [_folded(readings, record["readings"])]
+    lines += readings if len(readings) <= UNFOLDED else [
+        folded(readings, [each["verdict"] for each in record["readings"]], 5)
+    ]
     if record["note"]:
         lines.append(f'<tr class="reading"><td colspan="5">{escape(record["note"])}</td></tr>')
     return "".join(lines)
-
-
-def _folded(lines: list[str], readings: list[Mapping[str, Any]]) -> str:
-    """Many readings behind a line that counts their verdicts."""
-    counts = Counter(reading["verdict"] for reading in readings)
-    total = " ".join(f"{badge(verdict)} {count}" for verdict, count in counts.most_common())
-    return (
-        f'<tr class="reading"><td colspan="5"><details><summary>{len(lines)} readings: {total}'
-        f'</summary><table class="ledger"><tbody>{"".join(lines)}</tbody></table></details></td></tr>'
-    )
 
 
 def status(executions: Iterable[Execution]) -> str:

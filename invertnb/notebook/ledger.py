@@ -9,12 +9,15 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from . import claims as book
 
+#: Records that one table shows with all their readings; those of longer ones are folded.
+UNFOLDED = 10
 MIME = "application/vnd.invertnb.records+json"
 
 
@@ -160,17 +163,29 @@ def _table(records: Records) -> str:
             f'<td data-label="paper">{html.escape(book.show(claim.paper))}</td>'
             f"{result(record.value, record.spread, record.verdict)}</tr>"
         )
-        rows += [
+        readings = [
             f'<tr class="reading"><th scope="row">{html.escape(r.name)}</th><td></td>'
             f"{result(r.value, r.spread, r.verdict)}</tr>"
             for r in record.readings
         ]
+        many = len(records) > UNFOLDED and len(readings) > 1
+        rows += [folded(readings, [r.verdict for r in record.readings], 4)] if many else readings
         if record.note:
             rows.append(f'<tr class="reading"><td colspan="4">{html.escape(record.note)}</td></tr>')
     head = "".join(f'<th scope="col">{name}</th>' for name in ("claim", "paper", "ours", "verdict"))
     return (
         f'<div class="ledger-records"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def folded(lines: Sequence[str], verdicts: Iterable[str], columns: int) -> str:
+    """Many readings behind a line that counts their verdicts."""
+    counts = Counter(verdicts)
+    total = " ".join(f"{badge(verdict)} {count}" for verdict, count in counts.most_common())
+    return (
+        f'<tr class="reading"><td colspan="{columns}"><details><summary>{len(lines)} readings: {total}'
+        f'</summary><table class="ledger"><tbody>{"".join(lines)}</tbody></table></details></td></tr>'
     )
 
 

@@ -98,7 +98,7 @@ def test_photographs_are_shrunk_to_what_poolings_halve(small, side, expected):
 def test_how_many_windows_a_reading_keeps():
     # Table 2: c(5,1) 23.9, p(5) 13.1, c(2,1) 67.4 percent; a window has four entries.
     kept = {keep: activation.windows_kept(keep, "pool(4)", 1000) for keep in activation.KEEP}
-    assert list(kept.values()) == [None, 956, 239, 131]
+    assert list(kept.values()) == [None, 956, 239, 524, 131]
     assert activation.windows_kept("c(i+1,1), of entries", "pool(1)", 1000) is None
     assert activation.windows_kept("c(i+1,1), of windows", "pool(1)", 1000) == 674
 
@@ -195,7 +195,8 @@ def test_decoded_images_and_errors(small, images, p):
     f_hat = decoded.signals(small, "pool(1)", p.generator)[LEARNED]
     rectified = decoder(decoded.rectify(f_hat), "pool(1)", given) + decoder.mean
     assert_close(found.images[LEARNED, decoded.RECTIFIED], rectified)
-    assert len(found.draws[RANDOM]) == p.banks and found.draws[RANDOM][0] != found.draws[RANDOM][1]
+    for each in found.draws.values():
+        assert len(each) == p.banks and each[0] != each[1]
 
 
 def test_forms_and_spaces_are_ranked_by_their_distance_from_table_3(images):
@@ -203,7 +204,7 @@ def test_forms_and_spaces_are_ranked_by_their_distance_from_table_3(images):
     assert [row[0] for row in rows] == sorted(row[0] for row in rows)
     assert {row[1:] for row in rows} == {(f, s) for f in decoded.FORMS for s in decoded.SPACES}
     misfit, form, space = rows[0]
-    means = decoded.means(images, form, space, few=True)
+    means = decoded.means(images, form, space)
     gaps = [means[q][m] - activation.published("image", m, q) for q in means for m in activation.METHODS]
     assert misfit == pytest.approx(math.sqrt(sum(gap**2 for gap in gaps) / 12))
 
@@ -361,4 +362,38 @@ def test_one_real_layer_can_refute_the_bound_and_none_can_prove_it(data):
 def test_better_counts_photographs(images):
     found = images["pool(1)"]
     own, other = (found.errors[m, decoded.RECTIFIED][decoded.SPACES[0]] for m in (LEARNED, ACTIVATIONS))
-    assert verdicts.better(found, LEARNED) == float((own < other).double().mean()) == 1.0
+    share = verdicts.better(found, LEARNED, decoded.RECTIFIED)
+    assert share == float((own < other).double().mean()) == 1.0
+
+
+def test_one_photograph_is_not_recognized_among_one(data):
+    data.inputs = types.SimpleNamespace(**{**vars(data.inputs), "pixels": data.inputs.pixels[:1]})
+    found = verdicts.figures45(data, ("pool(4)",))
+    assert found["value"] is None and "readings" not in found
+
+
+def test_four_real_layers_give_claims_about_all_layers_their_value(data):
+    source = dataclasses.replace(
+        data.inputs.network.source, tier="torchvision", weights="x", real=True
+    )
+    network = types.SimpleNamespace(
+        source=source, layers=data.inputs.network.layers,
+        architecture=data.inputs.network.architecture,
+    )  # fmt: skip
+
+    data.inputs = types.SimpleNamespace(network=network, pixels=data.inputs.pixels)
+    for found in (verdicts.baseline(data), verdicts.comparable(data)):
+        assert isinstance(found["value"], bool)
+        assert not any(str(STATED) in name for name in found["readings"])
+    entry = dict(verdicts.table3(data, "activation"))["table3.activation.learned.4"]
+    error = data.steps["pool(4)"][LEARNED][STATED].error
+    assert entry["value"] == pytest.approx(float(error.mean()), abs=1e-3)
+
+
+def test_speed_is_recorded_for_every_method(small, monkeypatch):
+    monkeypatch.setattr(chapter, "gather", lambda p: small)
+    found = recordings.speed(chapter.Parameters())
+    assert set(found.results["seconds"]) == set(activation.METHODS)
+    total = sum(found.results["seconds"].values())
+    rate = found.results["images per second, all layers and methods"]
+    assert rate == pytest.approx(3 / total, rel=0.01) and found.label == "speed-cpu"

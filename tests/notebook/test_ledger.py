@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -32,6 +33,17 @@ def test_tensors_are_numbers_and_rounded_the_same_everywhere():
 def test_several_records_are_one_table():
     shown = Records([record("figure2.a", 1.0), record("figure2.b", 1.96)])._repr_mimebundle_()
     assert len(shown[MIME]) == 2 and shown["text/html"].count("<table") == 1
+
+
+def test_readings_of_a_long_table_are_folded_behind_their_verdicts():
+    made = record("figure2.a", 1.0, readings={"one": 1.0, "two": 3.0, "three": 4.0})
+    short, long = (Records([made] * n)._repr_mimebundle_()["text/html"] for n in (10, 11))
+    assert "<details>" not in short and long.count("<details>") == 11
+    (summary, *_) = re.findall("<summary>(.*?)</summary>", long)
+    assert summary.startswith("3 readings: ") and re.sub("<.*?>", "", summary).endswith(
+        "not reproduced 2 reproduced 1"
+    )
+    assert long.count('<th scope="row">two</th>') == 11
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, "1.0", None])

@@ -28,7 +28,10 @@ LEARNED, RANDOM, ACTIVATIONS = METHODS = ("learned", "random", "activations")
 #: Which windows keep their entry: all, or as many as a percentage of Table 2 leaves. Of entries, of
 #: which a window holds four, so that from 25 percent on all windows do; or of windows.
 EVERY = "every window"
-KEEP = (EVERY, "c(i+1,1), of entries", "c(i+1,1), of windows", "p(i+1), of windows")
+KEEP = (
+    EVERY, "c(i+1,1), of entries", "c(i+1,1), of windows", "p(i+1), of entries",
+    "p(i+1), of windows",
+)  # fmt: skip
 
 
 class Reading(NamedTuple):

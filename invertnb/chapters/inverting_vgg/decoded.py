@@ -21,6 +21,7 @@ from invertnb.chapters.inverting_vgg.activation import (
 )  # fmt: skip
 from invertnb.chapters.inverting_vgg.inputs import ACTIVATIONS as DRAWN
 from invertnb.chapters.inverting_vgg.inputs import Inputs, shrunk
+from invertnb.chapters.inverting_vgg.what_where import correlations
 from invertnb.networks import Decoder
 
 #: What decoded images are compared with.
@@ -28,10 +29,8 @@ SPACES = ("photograph, mean subtracted", "photograph, mean added back", "decoded
 #: What is decoded: f_hat, or its positive part.
 FORMS = AS_IS, RECTIFIED = ("as it is", "rectified")
 TRUE = "f"
-#: The photographs of what takes long: f_hat as it is, and further draws. Their images are kept.
-FEW = 3
-#: Of the photographs in pixels, to save time.
-SIDE = 160
+#: Of the photographs in pixels, to save time; the first few are decoded for further draws, too.
+SIDE, FEW = 160, 3
 
 
 @dataclass(frozen=True)
@@ -39,19 +38,19 @@ class Decoded:
     """Decoded images of one layer.
 
     Attributes:
-        images: of the first `FEW` photographs, in [0, 1] up to overshoots, by (method, form);
+        images: of the first photographs, in [0, 1] up to overshoots, by (method, form);
             (TRUE, AS_IS) are decoded from f itself.
-        errors: by (method, form) and space, (photographs,); of f_hat as it is for the first `FEW`.
-        own: by method, rectified: whether the decoded image correlates more with its own photograph
+        errors: by (method, form) and space, (photographs,).
+        own: by (method, form): whether the decoded image correlates more with its own photograph
             than with any other, (photographs,).
-        draws: mean errors on the first `FEW` photographs for each draw, by method; rectified,
-            against the photograph with its mean subtracted.
+        draws: mean errors on the first `FEW` photographs for each draw, by (method, form), against
+            the photograph with its mean subtracted.
     """
 
     images: Mapping[tuple[str, str], Tensor]
     errors: Mapping[tuple[str, str], Mapping[str, Tensor]]
-    own: Mapping[str, Tensor]
-    draws: Mapping[str, tuple[float, ...]]
+    own: Mapping[tuple[str, str], Tensor]
+    draws: Mapping[tuple[str, str], tuple[float, ...]]
 
 
 def compute(
@@ -85,14 +84,9 @@ def rectify(f_hat: Tensor) -> Tensor:
 
 
 def identifies(decoded: Tensor, targets: Tensor) -> Tensor:
-    """Whether each image correlates with its own target more than with any other, (images,).
-
-    Args:
-        decoded, targets: (images, 3, H, W), in any scaling.
-    """
-    a, b = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (decoded, targets))
-    a, b = (x / x.norm(dim=1, keepdim=True).clamp(min=1e-30) for x in (a, b))
-    return (a @ b.T).argmax(1) == torch.arange(len(a), device=a.device)
+    """Whether each image (3, H, W) correlates with its own target more than with others, (images,)."""
+    best = correlations(decoded, targets).argmax(1)
+    return best == torch.arange(len(decoded), device=best.device)
 
 
 def _layer(
@@ -106,54 +100,61 @@ def _layer(
     images, errors, own = {}, {}, {}
 
     def note(method: str, form: str, out: Tensor) -> None:
-        wanted, reference = target[: len(out)], true[: len(out)]
         images[method, form] = (out[:FEW] + mean).cpu()
         errors[method, form] = {
-            SPACES[0]: relative_error(wanted, out).double(),
-            SPACES[1]: relative_error(wanted + mean, out + mean).double(),
-            SPACES[2]: relative_error(reference, out).double(),
+            SPACES[0]: relative_error(target, out).double(),
+            SPACES[1]: relative_error(target + mean, out + mean).double(),
+            SPACES[2]: relative_error(true, out).double(),
         }
-        if form == RECTIFIED or method == TRUE:
-            own[method] = identifies(out, target)
+        own[method, form] = identifies(out, target)
 
     note(TRUE, AS_IS, true)
     for method, f_hat in signals(inputs, pool, generator).items():
-        note(method, AS_IS, decoder(f_hat[:FEW], pool, few))
-        note(method, RECTIFIED, decoder(rectify(f_hat), pool, switches))
+        for form in FORMS:
+            note(method, form, decoder(formed(f_hat, form), pool, switches))
     draws = {
-        method: [float(errors[method, RECTIFIED][SPACES[0]][:FEW].mean())]
+        (method, form): [float(errors[method, form][SPACES[0]][:FEW].mean())]
         for method in (RANDOM, ACTIVATIONS)
+        for form in FORMS
     }
     start = shrunk(inputs, SIDE, FEW)
     for draw in range(1, len(inputs.random[pool])):
-        for method, f_hat in signals(start, pool, generator, draw).items():
-            if method in draws:
-                out = decoder(rectify(f_hat), pool, few)
-                draws[method].append(float(relative_error(target[:FEW], out).mean()))
+        again = signals(start, pool, generator, draw)
+        for (method, form), found in draws.items():
+            out = decoder(formed(again[method], form), pool, few)
+            found.append(float(relative_error(target[:FEW], out).mean()))
     return Decoded(images, errors, own, {name: tuple(each) for name, each in draws.items()})
 
 
-def means(
-    found: Mapping[str, Decoded], form: str, space: str, few: bool = False
-) -> dict[str, dict[str, float]]:
-    """Mean errors by pooling and method; few takes the first `FEW` photographs."""
-    wanted = slice(FEW if few else None)
+def formed(f_hat: Tensor, form: str) -> Tensor:
+    """f_hat in one of `FORMS`."""
+    return rectify(f_hat) if form == RECTIFIED else f_hat
+
+
+def means(found: Mapping[str, Decoded], form: str, space: str) -> dict[str, dict[str, float]]:
+    """Mean errors by pooling and method."""
     return {
-        pool: {method: float(each.errors[method, form][space][wanted].mean()) for method in METHODS}
+        pool: {method: float(each.errors[method, form][space].mean()) for method in METHODS}
         for pool, each in found.items()
     }
 
 
+def misfits(found: Mapping[str, Decoded], form: str, space: str) -> dict[str, float]:
+    """Root mean square of what was measured less Table 3's three entries, by pooling."""
+    return {
+        pool: math.sqrt(
+            sum((value - published("image", method, pool)) ** 2 for method, value in row.items())
+            / len(row)
+        )
+        for pool, row in means(found, form, space).items()
+    }
+
+
 def ranked(found: Mapping[str, Decoded]) -> list[tuple[float, str, str]]:
-    """Forms and spaces with the root mean square of their differences from Table 3, best first;
-    over the same few photographs."""
+    """Forms and spaces with the root mean square of their misfits over all layers, best first."""
     rows = []
     for form in FORMS:
         for space in SPACES:
-            gaps = [
-                value - published("image", method, pool)
-                for pool, by_method in means(found, form, space, few=True).items()
-                for method, value in by_method.items()
-            ]
+            gaps = misfits(found, form, space).values()
             rows.append((math.sqrt(sum(gap**2 for gap in gaps) / len(gaps)), form, space))
     return sorted(rows)
