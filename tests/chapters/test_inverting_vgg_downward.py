@@ -65,7 +65,7 @@ def computed(embedded):
 @pytest.mark.parametrize("mode", list(downward.MODES))
 def test_copies_come_back_where_the_switches_stand(pixels, bias, mode):
     network = copies(bias)
-    f, switches = downward.forward(network, pixels, ("pool(1)", "pool(2)"))
+    f, switches = inputs.pooled(network, pixels, ("pool(1)", "pool(2)"))
     assert torch.allclose(f["pool(2)"].amax((2, 3)), pixels.amax((2, 3)) + 4 * bias)
     back = downward.down(network, f["pool(1)"], "pool(1)", switches, *downward.MODES[mode])
     largest = torch.nn.functional.max_pool2d(pixels, 2).repeat_interleave(2, 2)
@@ -151,7 +151,7 @@ def test_pixels_of_a_prepared_image(pixels, name):
 
 def test_no_step_is_refused(pixels):
     network = copies()
-    f, switches = downward.forward(network, pixels, ("pool(1)",))
+    f, switches = inputs.pooled(network, pixels, ("pool(1)",))
     with pytest.raises(ValueError, match="steps = 0: expected an integer of at least 1"):
         downward.down(network, f["pool(1)"], "pool(1)", switches, 0)
 
@@ -214,7 +214,7 @@ def test_recording_agrees_with_the_page(monkeypatch):
     network, pixels = chain(4), torch.rand(2, 3, 16, 16, generator=generator(9))
     found = downward.without_decoder(network, pixels, ("pool(1)", "pool(2)"))
     assert list(found) == ["pool(1)", "pool(2)"]
-    f, switches = downward.forward(network, pixels, ("pool(1)",))
+    f, switches = inputs.pooled(network, pixels, ("pool(1)",))
     images = downward.descend(network, f, switches, [SEVERAL])
     errors = []
     for i in range(2):
@@ -227,6 +227,8 @@ def test_recording_agrees_with_the_page(monkeypatch):
         mean, sd = found["pool(1)"][SEVERAL][kind]
         assert mean == pytest.approx((errors[0][place] + errors[1][place]) / 2, rel=0.01)
         assert sd == pytest.approx(abs(errors[0][place] - errors[1][place]) / 2**0.5, rel=0.05)
+    alone = downward.without_decoder(network, pixels[:1], ("pool(1)",))["pool(1)"][SEVERAL]["best"]
+    assert alone == [pytest.approx(errors[0][1], rel=0.01), 0]
     kept = downward.recording(chapter.Parameters(photographs=2))
     assert kept.label == "downward-vgg16-embedded-2"
     assert list(kept.results["downward"]["random"]) == [f"pool({i})" for i in range(1, 5)]

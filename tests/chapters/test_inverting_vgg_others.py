@@ -56,11 +56,15 @@ def computed(small):
 
 def test_the_middle_of_a_map():
     f = torch.arange(36.0).view(1, 1, 6, 6)
-    assert others.middle(f, 2).flatten().tolist() == [14, 15, 20, 21]
-    assert torch.equal(others.middle(f, 14), f)
-    assert others.middle(torch.zeros(1, 1, 7, 5)).shape == (1, 1, 6, 4)
+    assert inputs.middle(f, 2).flatten().tolist() == [14, 15, 20, 21]
+    assert inputs.middle(f, 3, 2).flatten().tolist() == [14, 15, 20, 21]
+    assert torch.equal(inputs.middle(f, 14), f)
+    assert inputs.middle(torch.zeros(1, 1, 7, 5), 14).shape == (1, 1, 7, 5)
+    assert inputs.middle(torch.zeros(1, 1, 7, 5), 14, 2).shape == (1, 1, 6, 4)
     with pytest.raises(ValueError, match="f = .*expected maps of at least 2 x 2"):
-        others.middle(torch.zeros(1, 1, 1, 4))
+        inputs.middle(torch.zeros(1, 1, 1, 4), 14, 2)
+    with pytest.raises(ValueError, match="side = 1: expected an integer of at least 2"):
+        inputs.middle(f, 1, 2)
 
 
 # --- More iterations --------------------------------------------------------------------------
@@ -121,7 +125,7 @@ def test_within_reach_solves_the_counting_bound():
     assert divergence == pytest.approx(math.log(2), rel=1e-4)
     assert others.within_reach(1, 100) < others.within_reach(1, 10**4)
     assert others.within_reach(4, 10**4) == 0
-    with pytest.raises(ValueError, match=r"ratio = 0: expected a finite number above"):
+    with pytest.raises(ValueError, match=r"redundancy = 0: expected a finite number above"):
         others.within_reach(0, 10)
 
 

@@ -197,12 +197,12 @@ def test_steps_are_those_of_reconstruct():
 
 
 @pytest.mark.parametrize("filters", [bank(), *STRIDED.values()], ids=["stride 1", *STRIDED])
-def test_kept_over_gain_is_the_cosine(filters):
+def test_kept_over_ratio_is_the_cosine(filters):
     """Of every rule whose code holds entries of W f, and then error^2 = 2 - 2 cos."""
     f = torch.rand(3, 4, 8, 8, generator=generator(8)).double()
     mask = torch.rand(filters.analysis(f).shape, generator=generator(9)) > 0.4
     for step in residual_steps.steps(f, filters, mask).values():
-        assert_close(step.error.square(), 2 - 2 * step.kept / step.gain)
+        assert_close(step.error.square(), 2 - 2 * step.kept / step.ratio)
 
 
 def test_what_the_network_passes_replaces_the_sign():
@@ -285,7 +285,7 @@ def test_a_linear_branch_converges_at_its_factor(factor):
     found = undone(factor)
     expected = abs(factor) ** torch.arange(1, 14).double()
     assert_close(found.errors, expected[:, None].expand(13, 2))
-    assert_close(found.stretch, torch.full((2,), abs(factor)).double())
+    assert_close(found.expansion, torch.full((2,), abs(factor)).double())
     assert_close(found.growth, torch.full((2,), abs(factor)).double())
     assert found.cut == 0
     assert_close(found.clipped, found.errors[-1])  # nothing was cut
@@ -300,7 +300,7 @@ def test_growth_is_the_largest_eigenvalue_and_not_the_largest_singular_value():
     x = torch.tensor([-6.0, 1.0]).double().view(1, 2, 1, 1)  # F(x) = (0, 0.4)
     found = residual_steps.undo(F_of, x, generator(16), 60)
     assert float(found.growth) == pytest.approx(0.5, abs=0.01)
-    assert float(found.stretch) > 1  # although it converges
+    assert float(found.expansion) > 1  # although it converges
     assert float(found.errors[-1]) < 1e-12
 
 
@@ -327,11 +327,11 @@ def test_branch_is_what_a_block_adds(found):
 
 def test_pictures_are_cut_from_their_middle():
     pixels = torch.arange(200.0).expand(1, 3, 200, 200)
-    middle = residual_steps.middle(pixels, 128)
-    assert middle.shape == (1, 3, 128, 128)
-    assert middle[0, 0, 0, 0] == 36 and middle[0, 0, 0, -1] == 163
-    assert residual_steps.middle(pixels[..., :100, :100], 128).shape[2:] == (64, 64)
-    assert residual_steps.middle(pixels[..., :40, :40], 128).shape[2:] == (64, 64)
+    cut = residual_steps.cut(pixels, 128)
+    assert cut.shape == (1, 3, 128, 128)
+    assert cut[0, 0, 0, 0] == 36 and cut[0, 0, 0, -1] == 163
+    assert residual_steps.cut(pixels[..., :100, :100], 128).shape[2:] == (64, 64)
+    assert residual_steps.cut(pixels[..., :40, :40], 128).shape[2:] == (64, 64)
 
 
 def test_own_random_filters_are_as_good_as_drawn_ones(results):

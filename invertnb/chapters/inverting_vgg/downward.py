@@ -17,7 +17,7 @@ from torch import Tensor
 
 from invertnb import check, notebook, reconstruct
 from invertnb.chapters.inverting_vgg.activation import LEARNED, RANDOM, WINDOW
-from invertnb.chapters.inverting_vgg.inputs import OTHERS, Inputs
+from invertnb.chapters.inverting_vgg.inputs import OTHERS, Inputs, pooled, shrunk
 from invertnb.chapters.inverting_vgg.others import best_length, cosine, unscaled
 from invertnb.chapters.rip_2d.ratios import significant
 from invertnb.kernels.pool_switch import pool_switch
@@ -27,7 +27,7 @@ from invertnb.notebook.figures import Photographs, photographs
 from invertnb.notebook.real_networks import inputs as provenance
 from invertnb.notebook.real_networks import slug, words
 
-#: Pixels along a side: photographs are shrunk to it; four poolings leave 5 places of it.
+#: Pixels along a side: larger photographs are shrunk to it; four poolings leave 5 places of it.
 SIDE = 80
 STEPS = 10
 #: Steps for each convolution, and whether what ReLU and pooling cut off counts.
@@ -43,7 +43,7 @@ class Downward:
     """One photograph from each pooling.
 
     Attributes:
-        pixels: the photograph, (1, 3, SIDE, SIDE) in [0, 1].
+        pixels: the photograph, (1, 3, SIDE, SIDE) in [0, 1], or smaller if it is.
         mean: what is subtracted from images before errors are taken, (3, 1, 1).
         images: estimates less the mean, (1, 3, SIDE, SIDE), by start (TRUE, RECONSTRUCTED or
             UNTRAINED), pooling and mode; for TRUE also by DECODER where there is one.
@@ -61,13 +61,13 @@ class Downward:
         return float(cosine(self.pixels - self.mean, self.images[start][pool][mode]))
 
     def best(self, start: str, pool: str, mode: str) -> Tensor:
-        """An estimate at its best length, (1, 3, SIDE, SIDE), the mean added back."""
+        """An estimate at its best length for the photograph, (1, 3, SIDE, SIDE), the mean added."""
         given, target = self.images[start][pool][mode], self.pixels - self.mean
         square = given.square().sum()
         return self.mean + given * torch.where(square > 0, (given * target).sum() / square, 0.0)
 
     def errors(self, start: str, pool: str, mode: str) -> tuple[float, float, float]:
-        """Mean subtracted; mean subtracted and at the best length, ``|sine|``; mean added back."""
+        """Mean subtracted; the same at the best length, ``|sine|``; mean added back."""
         target, given = self.pixels - self.mean, self.images[start][pool][mode]
         apart = (target - given).norm()
         sine = max(0.0, 1 - self.cosine(start, pool, mode) ** 2) ** 0.5
@@ -76,17 +76,16 @@ class Downward:
 
 def compute(inputs: Inputs, generator: Callable[[int], torch.Generator]) -> Downward:
     """The first photograph, shrunk, through the network, through a random one, and back."""
-    device, pixels = inputs.pixels.device, shrunk(inputs.pixels[:1])
-    network, pools = inputs.network, inputs.pools
-    mean = average(network).to(device)
-    f, switches = forward(network, pixels, pools)
+    small, network, pools = shrunk(inputs, SIDE, 1), inputs.network, inputs.pools
+    pixels, f, switches = small.pixels, small.f, small.switches
+    mean = average(network).to(pixels.device)
     hat = {pool: reconstruct(f[pool], inputs.learned[pool]).signal for pool in pools}
     images = {
         TRUE: descend(network, f, switches, MODES),
         RECONSTRUCTED: descend(network, hat, switches, (ONE, BOUNDED)),
     }
-    untrained = twin(network, generator(OTHERS + UNTRAINED_STREAM)).to(device)
-    images[UNTRAINED] = descend(untrained, *forward(untrained, pixels, pools), (ONE, BOUNDED))
+    untrained = twin(network, generator(OTHERS + UNTRAINED_STREAM)).to(pixels.device)
+    images[UNTRAINED] = descend(untrained, *pooled(untrained, pixels, pools), (ONE, BOUNDED))
     if inputs.decodable:
         decoder = inputs.decoder()
         for pool in pools:
@@ -99,11 +98,6 @@ def compute(inputs: Inputs, generator: Callable[[int], torch.Generator]) -> Down
     return Downward(pixels, mean, images, layers)
 
 
-def shrunk(pixels: Tensor) -> Tensor:
-    """Images (batch, 3, H, W) at SIDE x SIDE pixels, averaged."""
-    return F.interpolate(pixels, size=(SIDE, SIDE), mode="area").clamp(0, 1)
-
-
 def recording(p: notebook.NetworkParameters) -> notebook.Recording:
     """Images from every pooling of a network, up to pool(4), without a decoder.
 
@@ -112,7 +106,7 @@ def recording(p: notebook.NetworkParameters) -> notebook.Recording:
     """
     network, pictures = p.network(), p.pictures(p.photographs)
     pools = tuple(f"pool({i})" for i in range(1, 5) if f"pool({i})" in network.layers)
-    pixels = shrunk(pictures.all()).to(p.device)
+    pixels = F.interpolate(pictures.all(), (SIDE, SIDE), mode="area").to(p.device)
     untrained = twin(network, p.generator(OTHERS + UNTRAINED_STREAM)).to(p.device)
     results = {
         "network": words(network),
@@ -131,13 +125,20 @@ def recording(p: notebook.NetworkParameters) -> notebook.Recording:
 def without_decoder(
     network: Network, pixels: Tensor, pools: tuple[str, ...]
 ) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """[mean, standard deviation] over images by pooling, mode and kind of error."""
+    """[mean, standard deviation] over images by pooling, mode and kind of error.
+
+    The deviation is that of a sample, and 0 for a single image.
+    """
     target = pixels - average(network).to(pixels.device)
-    found = descend(network, *forward(network, pixels, pools), MODES)
+    found = descend(network, *pooled(network, pixels, pools), MODES)
+    few = min(1, len(pixels) - 1)
     return {
         pool: {
             mode: {
-                kind: [significant(float(each), 3) for each in (errors.mean(), errors.std())]
+                kind: [
+                    significant(float(each), 3)
+                    for each in (errors.mean(), errors.std(correction=few))
+                ]
                 for kind, errors in (
                     ("error", unscaled(target, image)), ("best", best_length(target, image)),
                 )
@@ -149,21 +150,6 @@ def without_decoder(
 
 
 # --- One network, down and up ---------------------------------------------------------------------
-
-
-def forward(
-    network: Network, pixels: Tensor, pools: tuple[str, ...]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Outputs of the poolings and their switches, uint8."""
-    last = [convolutions(pool)[0] for pool in pools]
-    before = network.activations(pixels, last)
-    found = {
-        pool: pool_switch(before[name], WINDOW, "signed")
-        for pool, name in zip(pools, last, strict=True)
-    }
-    return {pool: each[0] for pool, each in found.items()}, {
-        pool: each[1] for pool, each in found.items()
-    }
 
 
 def twin(network: Network, generator: torch.Generator) -> Network:
@@ -230,8 +216,8 @@ def step_back(
 
     Looks for f, nonnegative except where it is an image, with W f + b near h where h > 0, in least
     squares. Elsewhere nothing is asked for, or W f + b <= most, by the square of what exceeds it.
-    The first step is W^T (h - b) at its best length; each step has the length of an exact line
-    search among the entries that are not yet met.
+    Each step has the length of an exact line search among the entries that are not yet met: the
+    first is W^T (h - b) at the length that comes nearest to h, which needs no f.
 
     Args:
         h: (batch, K, n1, n2), 0 where ReLU or pooling let nothing through.

@@ -79,7 +79,7 @@ def gather(network: Network, pictures: Images, banks: int, generator) -> Inputs:
     if not pools:
         check.fail("weights", network.source.label, "a network of at least pool(1) and conv(2,1)")
     pixels = pictures.all().to(network.filters("conv(1,1)")[0].device)
-    f, switches = _pooled(network, pixels, pools)
+    f, switches = pooled(network, pixels, pools)
     learned = {pool: network.bank(following(pool)) for pool in pools}
     random = {
         pool: tuple(
@@ -103,17 +103,36 @@ def shrunk(given: Inputs, side: int, photographs: int | None = None) -> Inputs:
     whole = 2 ** len(given.pools)
     side = max(whole, min(side, given.pixels.shape[-1]) // whole * whole)
     pixels = F.interpolate(given.pixels[:many], (side, side), mode="area")
-    f, switches = _pooled(given.network, pixels, given.pools)
+    f, switches = pooled(given.network, pixels, given.pools)
     pictures = given.pictures.first(many)
     return Inputs(given.network, pictures, pixels, f, switches, given.learned, given.random)
 
 
-def _pooled(
+def pooled(
     network: Network, pixels: Tensor, pools: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Values and switches of each pooling, by one pass through the network."""
+    """Values and switches of each pooling, by one pass of images (batch, 3, H, W) in [0, 1]."""
     last = {pool: f"conv({pool[5]},{len(VGG16.blocks[int(pool[5]) - 1])})" for pool in pools}
     with torch.no_grad():
         before = network.activations(pixels, tuple(last.values()))
         pooled = {pool: pool_switch(before[last[pool]], WINDOW, "signed") for pool in pools}
     return tuple({pool: each[i] for pool, each in pooled.items()} for i in (0, 1))
+
+
+def middle(f: Tensor, side: int, multiple: int = 1) -> Tensor:
+    """The middle of maps (batch, M, H, W).
+
+    Args:
+        side: entries of it along each axis; where a map has fewer, all of them.
+        multiple: what divides its sides, by leaving a rest out.
+
+    Raises:
+        ValueError: a map or a side below `multiple`.
+    """
+    check.integer("side", side, multiple)
+    sides = [min(side, each) // multiple * multiple for each in f.shape[2:]]
+    if not all(sides):
+        check.fail("f", f, f"maps of at least {multiple} x {multiple} entries")
+    for axis, length in zip((2, 3), sides, strict=True):
+        f = f.narrow(axis, (f.shape[axis] - length) // 2, length)
+    return f.contiguous()

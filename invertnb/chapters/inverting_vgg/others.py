@@ -18,7 +18,7 @@ from invertnb import (
     FilterBank, ModelSparse, check, iht, random_activations, reconstruct, relative_error,
 )  # fmt: skip
 from invertnb.chapters.inverting_vgg.activation import KEEP, LEARNED, RANDOM, WINDOW, windows_kept
-from invertnb.chapters.inverting_vgg.inputs import OTHERS, Inputs
+from invertnb.chapters.inverting_vgg.inputs import OTHERS, Inputs, middle
 from invertnb.notebook import PALETTE, figure
 from invertnb.notebook.figures import Figure
 
@@ -37,7 +37,7 @@ TOLERANCES = (1e-2, 1e-3)
 POWER = 20
 ONE, SEVERAL = "one step", f"{MOST} iterations"
 TRANSPOSE = "W^T W f, no pooling"
-COLOURS = {LEARNED: "vermillion", RANDOM: "blue"}
+COLOURS = {LEARNED: "blue", RANDOM: "vermillion"}
 
 
 @dataclass(frozen=True)
@@ -85,26 +85,12 @@ def compute(inputs: Inputs, generator: Callable[[int], torch.Generator]) -> Othe
     for i, pool in enumerate(inputs.pools):
         banks = {LEARNED: inputs.learned[pool], RANDOM: inputs.random[pool][0]}
         whole = inputs.f[pool][:CURVES]
-        signals[pool] = middle(whole[:1])
+        signals[pool] = middle(whole[:1], SIDE, WINDOW[0])
         iterated[pool], found[pool] = {}, {}
         for name, bank in banks.items():
             iterated[pool][name], last = iterate(whole, bank, pool, generator(OTHERS + i))
             found[pool][name] = ways(signals[pool], bank) | {SEVERAL: last[:1]}
     return Others(iterated, found, signals)
-
-
-def middle(f: Tensor, side: int = SIDE) -> Tensor:
-    """The middle of maps (batch, M, H, W), side entries along each axis or an even number of all.
-
-    Raises:
-        ValueError: maps without a window of 2 x 2.
-    """
-    sides = [min(side, each // 2 * 2) for each in f.shape[2:]]
-    if not all(sides):
-        check.fail("f", f, "maps of at least 2 x 2 entries")
-    for axis, length in zip((2, 3), sides, strict=True):
-        f = f.narrow(axis, (f.shape[axis] - length) // 2, length)
-    return f.contiguous()
 
 
 # --- More iterations ------------------------------------------------------------------------------
@@ -114,7 +100,7 @@ def iterate(
     whole: Tensor, bank: FilterBank, pool: str, generator: torch.Generator
 ) -> tuple[Iterated, Tensor]:
     """Algorithm 1 on maps (photographs, M, H, W), and W^T z after MOST iterations for each."""
-    f, every = middle(whole), ModelSparse(WINDOW, None)
+    f, every = middle(whole, SIDE, WINDOW[0]), ModelSparse(WINDOW, None)
     k = windows_kept(SPARSER, pool, bank.K * math.prod(side // 2 for side in f.shape[2:]))
     curve, last = iterations(f, bank, every)
     z = every.sample(1, bank.K, f.shape[2:], generator=generator).to(f)
@@ -180,25 +166,26 @@ def curvature(
         return float(bank.synthesis(v, size).square().sum())
 
 
-def within_reach(ratio: float, entries: int, failure: float = 1e-6) -> float:
+def within_reach(redundancy: float, entries: int, failure: float = 1e-6) -> float:
     """What a code of the model leaves of almost every vector, whatever the filters are.
 
-    With one entry in each window of four the codes fill 4^d subspaces of dimension d = ratio m / 4,
-    in m dimensions. A direction drawn uniformly is nearer than sqrt(t) to a given one with
-    probability at most ``exp(-m/2 KL(1 - d/m || t))`` (Dasgupta and Gupta 2003, Lemma 2.2), so by
-    the union bound it is that near to any of them with probability at most `failure` where
+    With one entry in each window of four the codes fill 4^d subspaces of dimension
+    d = redundancy m / 4, in m dimensions. A direction drawn uniformly is nearer than sqrt(t) to a
+    given one of them with probability at most ``exp(-m/2 KL(1 - d/m || t))`` (Dasgupta and Gupta
+    2003, Lemma 2.2), so by the union bound it is that near to any with probability at most
+    `failure` where
     ``KL(1 - d/m || t) = 2 (d log 4 + log(1/failure)) / m``. That t is found by bisection.
 
     Args:
-        ratio: K / M, for codes as wide as f; above 0 and below 4, where d = m.
+        redundancy: K / M, for codes as wide as f; above 0 and below 4, where d = m.
         entries: m = M H W.
         failure: the probability.
 
     Returns:
         sqrt(t), or 0 where the bound says nothing.
     """
-    check.real("ratio", ratio, 0.0, strict=True)
-    share = ratio / 4
+    check.real("redundancy", redundancy, 0.0, strict=True)
+    share = redundancy / 4
     if share >= 1:
         return 0.0
     wanted = 2 * (share * math.log(4) + math.log(1 / failure) / entries)

@@ -14,7 +14,7 @@ from invertnb.chapters.inverting_vgg.activation import LEARNED, published
 from invertnb.chapters.inverting_vgg.inputs import Inputs
 from invertnb.chapters.inverting_vgg.residual_network import load
 from invertnb.chapters.inverting_vgg.residual_steps import (
-    ALL, ITERATIONS, NET, OWN, RANDOM, RULES, WINDOWS, Residual, measure, middle,
+    ALL, ITERATIONS, NET, OWN, RANDOM, RULES, WINDOWS, Residual, cut, measure,
 )  # fmt: skip
 from invertnb.notebook.figures import PALETTE, Figure, figure
 
@@ -38,7 +38,7 @@ def compute(
         generator: generator(stream) as of the chapter's parameters.
         resnet: weights, see `residual_network.load`.
     """
-    pixels = middle(inputs.pixels[:PHOTOGRAPHS], SIDE)
+    pixels = cut(inputs.pixels[:PHOTOGRAPHS], SIDE)
     trained = load(resnet, generator(NET))
     return measure(trained, pixels, generator, undone=UNDONE, iterations=ITERATIONS // 2)
 
@@ -55,7 +55,7 @@ def recording(p: Any) -> notebook.Recording:
         p: the chapter's parameters, with `resnet`.
     """
     pictures = p.pictures(p.photographs)
-    pixels = middle(pictures.all().to(p.device), SIDE_RECORDED)
+    pixels = cut(pictures.all().to(p.device), SIDE_RECORDED)
     trained = load(p.resnet, p.generator(NET))
     found = measure(trained, pixels, p.generator, p.banks)
     source = trained.source
@@ -67,7 +67,11 @@ def recording(p: Any) -> notebook.Recording:
 
 
 def results(found: Residual) -> dict[str, Any]:
-    """All measurements as a recording holds them: [mean, sd] over photographs, or over draws."""
+    """All measurements as a recording holds them: [mean, sd] over photographs, or over draws.
+
+    The deviation, live and recorded, is that of these photographs or draws themselves, with the
+    divisor n, as the page draws its filters once; other parts estimate it from a sample.
+    """
     source = found.trained.source
     return {
         "network": source.label,
@@ -87,8 +91,8 @@ def _layer(each: residual_steps.Layer) -> dict[str, Any]:
         "places": each.places,
         "crowded": _round(each.crowded),
         OWN: {rule: _spread(each.own[rule].error) for rule in RULES},
-        "kept, gain": {
-            rule: [_round(each.own[rule].kept.mean()), _round(each.own[rule].gain.mean())]
+        "kept, ratio": {
+            rule: [_round(each.own[rule].kept.mean()), _round(each.own[rule].ratio.mean())]
             for rule in RULES
         },
         RANDOM: {
@@ -110,7 +114,7 @@ def _block(each: residual_steps.Block) -> dict[str, Any]:
         "iterations": len(each.errors) - 1,
         "clipped": float(f"{each.clipped.mean():.3g}"),
         "clipped, found": int((each.clipped < FOUND).sum()),
-        "stretch": [_round(each.stretch.min()), _round(each.stretch.max())],
+        "expansion": [_round(each.expansion.min()), _round(each.expansion.max())],
         "growth": [_round(each.growth.min()), _round(each.growth.max())],
         "cut": _round(each.cut),
     }
@@ -186,7 +190,7 @@ def draw(panels: Mapping[str, Mapping[str, Any]]) -> Figure:
         layers = found["layers"]
         at = range(len(layers))
         for shift, filters, colour, marker in (
-            (-0.15, OWN, "blue", "o"), (0.15, RANDOM, "orange", "s"),
+            (-0.15, OWN, "blue", "o"), (0.15, RANDOM, "vermillion", "s"),
         ):  # fmt: skip
             errors, spread = zip(*(each[filters][WINDOWS] for each in layers.values()), strict=True)
             ax.errorbar(
@@ -202,7 +206,7 @@ def draw(panels: Mapping[str, Mapping[str, Any]]) -> Figure:
         least = {"ls": "", "color": PALETTE["black"], "marker": "^", "ms": 6}
         ax.plot(list(floor), list(floor.values()), label="own, least squares", **least)
         for level, colour, style, label in (
-            (2**0.5, "vermillion", ":", "random activations"),
+            (2**0.5, "black", ":", "random activations"),
             (largest_published(), "purple", "--", "Table 3, largest"),
         ):  # fmt: skip
             ax.axhline(level, color=PALETTE[colour], lw=1.2, ls=style, label=label)

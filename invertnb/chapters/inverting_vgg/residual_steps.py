@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from invertnb import ModelSparse, check, random_activations, reconstruct, relative_error
+from invertnb import ModelSparse, random_activations, reconstruct, relative_error
 from invertnb.chapters.inverting_vgg.activation import WINDOW, random_bank
-from invertnb.chapters.inverting_vgg.inputs import RESIDUAL
+from invertnb.chapters.inverting_vgg.inputs import RESIDUAL, middle
 from invertnb.chapters.inverting_vgg.residual_network import (
     EVEN, Convolution, Passed, Trained, branch, calibrate, run,
 )  # fmt: skip
@@ -42,13 +42,13 @@ class Step(NamedTuple):
     Attributes:
         error: ``||f - f_hat|| / ||f||`` with f_hat at the norm of f.
         kept: ``||z|| / ||f||`` of the code z that is kept.
-        gain: ``||W^T z|| / ||z||``; kept / gain is the cosine of f and f_hat where z keeps entries
-            of W f.
+        ratio: ``||W^T z|| / ||z||``; kept / ratio is the cosine of f and f_hat where z keeps
+            entries of W f.
     """
 
     error: Tensor
     kept: Tensor
-    gain: Tensor
+    ratio: Tensor
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Block:
     Attributes:
         errors: relative errors of x after 0, 1, ... iterations, (1 + iterations, images).
         clipped: the last error from y = ReLU(u), what the network really passes on, (images,).
-        stretch: the largest ``||F(a) - F(x)|| / ||a - x||`` on the way: Lip(F) is at least this.
+        expansion: the largest ``||F(a) - F(x)|| / ||a - x||`` on the way: Lip(F) is at least this.
         growth: factor by which a small error near x grows in an iteration, the spectral radius of
             F's derivative as power iterations estimate it, (images,).
         cut: share of the entries of u that ReLU sets to zero.
@@ -91,7 +91,7 @@ class Block:
 
     errors: Tensor
     clipped: Tensor
-    stretch: Tensor
+    expansion: Tensor
     growth: Tensor
     cut: float
 
@@ -134,18 +134,14 @@ def measure(
     return Residual(trained, pixels, layers, blocks)
 
 
-def middle(pixels: Tensor, side: int) -> Tensor:
+def cut(pixels: Tensor, side: int) -> Tensor:
     """The middle of images, (images, 3, side, side); of smaller ones as much as `EVEN` divides.
 
     Images below `EVEN` pixels are enlarged to that.
     """
-    check.integer("side", side, EVEN)
-    short = min(pixels.shape[2:])
-    if short < EVEN:
+    if min(pixels.shape[2:]) < EVEN:
         return F.interpolate(pixels, size=(EVEN, EVEN), mode="bilinear")
-    side = min(side, short) // EVEN * EVEN
-    top, left = ((each - side) // 2 for each in pixels.shape[2:])
-    return pixels[:, :, top : top + side, left : left + side].contiguous()
+    return middle(pixels, side, EVEN)
 
 
 def layer(
@@ -246,7 +242,7 @@ def undo(
     errors = _iterate(F_of, x, u, iterations)
     # F(x_t) - F(x) = x - x_(t+1): what an iteration does to the error is what F does to it.
     before = errors[:-1]
-    stretch = torch.where(before > 0, errors[1:] / before, 0.0).amax(0)
+    expansion = torch.where(before > 0, errors[1:] / before, 0.0).amax(0)
     clipped = _iterate(F_of, x, u.clamp(min=0), iterations)[-1]
     d = torch.randn(x.shape, generator=generator).to(x)
     small, factors = PERTURBED * _length(x), []
@@ -254,7 +250,9 @@ def undo(
         d = F_of(x + d * _wide(small / _length(d))) - of_x
         factors.append(_length(d) / small)
     last = torch.stack(factors[iterations // 2 :])
-    return Block(errors, clipped, stretch, last.log().mean(0).exp(), float((u <= 0).float().mean()))
+    return Block(
+        errors, clipped, expansion, last.log().mean(0).exp(), float((u <= 0).float().mean())
+    )  # fmt: skip
 
 
 def _iterate(
