@@ -60,7 +60,8 @@ def device_name(device: str) -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
-    return f"CPU ({name}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"CPU ({name}, {threads} thread{'s' if threads != 1 else ''})"
 
 
 def _without_folder(value: Any) -> Any:

@@ -31,7 +31,7 @@ def test_a_recording_is_written_with_how_it_was_made(tmp_path):
     assert about["command"].endswith("weights=x.npz") and "/data" not in path.read_text()
     assert torch.__version__.startswith(about["versions"]["torch"])
     assert (about["seed"], about["inputs"]) == (7, {"weights": "file x.npz"})
-    assert "threads" in about["device"] and about["seconds"] >= 0
+    assert "thread" in about["device"] and about["seconds"] >= 0
 
 
 @pytest.mark.parametrize(
