@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from invertnb import FilterBank, coherence
 from invertnb.chapters import inverting_vgg as chapter
 from invertnb.chapters.inverting_vgg import coherent, inputs
-from invertnb.chapters.inverting_vgg.activation import FITTING, Step
+from invertnb.chapters.inverting_vgg.activation import FITTING, STATED, Step
 from invertnb.chapters.inverting_vgg.coherent import READINGS, Coherent, Layer, Point
 from invertnb.networks import open_images
 
@@ -104,16 +105,35 @@ def test_a_layer_has_its_learned_filters_and_every_draw(given, found):
 def test_the_ends_of_the_families_are_the_layers_own_filters(found):
     # Maps of pool(3) and pool(4) are smaller here than what either is cut to.
     for pool, families in found.families.items():
-        own, drawn = found.layers[pool].learned, found.layers[pool].random[0]
-        for point, other in (
-            (families["mixtures"]["0% learned"], drawn),
-            (families["mixtures"]["100% learned"], own),
-            (families["decorrelated"]["0% decorrelated"], own),
-        ):
+        own, random = found.layers[pool].learned, found.layers[pool].random
+        pairs = [(families["decorrelated"][0]["0% decorrelated"], own)]
+        for members, drawn in zip(families["mixtures"], random, strict=True):
+            pairs += [(members["0% learned"], drawn), (members["100% learned"], own)]
+        for point, other in pairs:
             assert point.coherence == pytest.approx(other.coherence, abs=1e-5)
             assert torch.allclose(
                 point.steps[FITTING].error, other.steps[FITTING].error, atol=1e-3
             )
+
+
+def test_every_draw_of_blends_has_filters_of_its_own(found):
+    for families in found.families.values():
+        ends = [tuple(members.values()) for members in families["blends"]]
+        assert len(ends) == coherent.DRAWS
+        for end in (0, -1):
+            assert len({members[end].coherence for members in ends}) == coherent.DRAWS
+
+
+def test_families_are_of_a_few_photographs(given, found):
+    many = dataclasses.replace(given, f={pool: f.repeat(3, 1, 1, 1) for pool, f in given.f.items()})
+    few = coherent.compute(many, generator)
+    for pool, families in few.families.items():
+        for family, drawn in families.items():
+            for members, of_two in zip(drawn, found.families[pool][family], strict=True):
+                for name, point in members.items():
+                    error = point.steps[FITTING].error
+                    assert len(error) == coherent.FEW
+                    assert torch.allclose(error[:2], of_two[name].steps[FITTING].error, atol=1e-3)
 
 
 def test_kept_and_ratio_decide_the_error(found):
@@ -142,9 +162,13 @@ def test_the_figure_shows_every_bank_twice(found):
 # --- Criteria -------------------------------------------------------------------------------------
 
 
-def point(mu, error, kept=1.0, ratio=2.0, n=10):
+def step(error, kept=1.0, ratio=2.0, n=10):
     rows = [torch.as_tensor(each, dtype=torch.float64).expand(n) for each in (error, kept, ratio)]
-    return Point(mu, {reading: Step(*rows) for reading in READINGS})
+    return Step(*rows)
+
+
+def point(mu, error, kept=1.0, ratio=2.0, n=10):
+    return Point(mu, {reading: step(error, kept, ratio, n) for reading in READINGS})
 
 
 def layer(learned=(0.6, 1.0), random=((0.1, 0.9), (0.2, 0.8)), n=10):
@@ -199,8 +223,8 @@ def test_the_value_needs_a_real_network():
     layers = [layer(learned=(mu, 1 + mu)) for mu in (0.5, 0.6, 0.7, 0.8)]
     families = {
         "pool(3)": {
-            "blends": {str(mu): point(mu, 1 - mu) for mu in (0.1, 0.2, 0.3)},
-            "twins": {"0": point(0.1, 0.9), "1": point(1.0, 0.9)},
+            "blends": [{str(mu): point(mu, 1 - mu) for mu in (0.1, 0.2, 0.3)}],
+            "twins": [{"0": point(0.1, 0.9), "1": point(1.0, 0.9)}],
         }
     }
     stand_in = coherent.verdict(judged(*layers, families=families))
@@ -212,6 +236,46 @@ def test_the_value_needs_a_real_network():
     # A few layers of a real network are readings, and two have no rank correlation.
     few = coherent.verdict(judged(*layers[:2], real=True))
     assert few["value"] is None and list(few["readings"].values()) == [True, True]
+
+
+def test_the_value_is_of_the_reading_as_stated():
+    def layers(stated, fitting):
+        return [
+            Layer(Point(mu, {STATED: step(stated * mu), FITTING: step(fitting * mu)}), (random,))
+            for mu in (0.5, 0.6, 0.7, 0.8)
+            for random in [point(0.1, 0.0)]
+        ]
+
+    holds = coherent.verdict(judged(*layers(1, -1), real=True))
+    assert holds["value"] is True and str(STATED) in holds["note"]
+    by_reading = {str(reading): set() for reading in READINGS}
+    for name, each in holds["readings"].items():
+        [by_reading[own].add(each) for own in by_reading if name.endswith(own)]
+    assert by_reading == {str(STATED): {True}, str(FITTING): {False}}
+    assert coherent.verdict(judged(*layers(-1, 1), real=True))["value"] is False
+
+
+def test_a_family_holds_where_it_does_for_every_draw():
+    up = {str(mu): point(mu, mu) for mu in (0.1, 0.2, 0.3)}
+    down = {str(mu): point(mu, 1 - mu) for mu in (0.1, 0.2, 0.3)}
+    assert coherent.ranks([up, down]) == pytest.approx([1, -1])
+    worse = {"0": point(0.1, 0.9), "1": point(1.0, 1.2)}
+    same = {"0": point(0.1, 0.9), "1": point(1.0, 0.9)}
+    for drawn, twins, expected in (
+        ([up, up], [same, same], [True, False]), ([up, down], [same, worse], [False, True]),
+    ):  # fmt: skip
+        families = {"pool(3)": {"mixtures": drawn, "twins": twins}}
+        found = coherent.verdict(judged(families=families))["readings"]
+        assert [each for name, each in found.items() if "conv(4,1)" in name] == expected
+
+
+def test_growth_is_of_the_last_member_over_the_first():
+    drawn = [
+        {"a": point(0.1, 1.0, kept=1.0), "b": point(0.2, 1.0, kept=9.0), "c": point(0.3, 1.0, last)}
+        for last in (2.0, 0.5)
+    ]
+    assert coherent.growth(drawn, "kept") == [2.0, 0.5]
+    assert coherent.growth(drawn, "ratio") == [1.0, 1.0]
 
 
 def test_the_papers_own_numbers():
