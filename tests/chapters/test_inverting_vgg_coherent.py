@@ -83,12 +83,6 @@ def test_banks_of_families_have_the_padding_and_dtype_of_the_layer():
     assert made.padding == 1 and made.weight.dtype == torch.float64
 
 
-def test_the_middle_of_maps():
-    f = torch.arange(36.0).view(1, 1, 6, 6)
-    assert torch.equal(coherent.middle(f, 2)[0, 0], torch.tensor([[14.0, 15.0], [20.0, 21.0]]))
-    assert torch.equal(coherent.middle(f, 9), f)
-
-
 # --- The layers of the embedded network -----------------------------------------------------------
 
 

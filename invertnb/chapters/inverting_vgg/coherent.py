@@ -21,7 +21,7 @@ from invertnb import FilterBank, coherence, notebook
 from invertnb.chapters.inverting_vgg.activation import (
     FITTING, STATED, Reading, Step, following, published, steps,
 )  # fmt: skip
-from invertnb.chapters.inverting_vgg.inputs import COHERENT, Inputs
+from invertnb.chapters.inverting_vgg.inputs import COHERENT, Inputs, middle
 from invertnb.chapters.rip_2d.coherent import CRITERION, blended, twinned
 from invertnb.networks import VGG16
 from invertnb.notebook import PALETTE, figure
@@ -138,12 +138,6 @@ def compute(inputs: Inputs, generator: Callable[[int], torch.Generator]) -> Cohe
     return Coherent(
         found, families, source.real, words(inputs.network), label, len(inputs.pixels)
     )  # fmt: skip
-
-
-def middle(f: Tensor, side: int) -> Tensor:
-    """The middle of maps (images, M, H, W) that are larger than side x side."""
-    top, left = (max(0, size - side) // 2 for size in f.shape[2:])
-    return f[:, :, top : top + side, left : left + side].contiguous()
 
 
 def point(
