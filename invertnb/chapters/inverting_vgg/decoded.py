@@ -30,7 +30,7 @@ SPACES = ("photograph, mean subtracted", "photograph, mean added back", "decoded
 FORMS = AS_IS, RECTIFIED = ("as it is", "rectified")
 TRUE = "f"
 #: Of the photographs in pixels, to save time; the first few are decoded for further draws, too.
-SIDE, FEW = 160, 3
+SIDE, FEW = 128, 3
 
 
 @dataclass(frozen=True)
