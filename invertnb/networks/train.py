@@ -16,6 +16,7 @@ import json
 import platform
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,6 +125,24 @@ def save(state: object, path: Path) -> None:
     part.replace(path)
 
 
+def resume(
+    path: Path, recipe: Any, device: str, net: nn.Module, optimizer: torch.optim.Optimizer
+) -> list[dict]:
+    """The records of a training so far, net and optimizer as they were then; none at the start.
+
+    Raises:
+        ValueError: the state of another recipe.
+    """
+    if not path.exists():
+        return []
+    state = torch.load(path, weights_only=True, map_location=device)
+    if state["recipe"] != dataclasses.asdict(recipe):
+        raise ValueError(f"{path}: expected the state of {recipe}")
+    net.load_state_dict(state["net"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["history"]
+
+
 def train(data: Path, out: Path, recipe: Recipe, device: str) -> tuple[nn.Sequential, list[dict]]:
     """The trained network and a record for each epoch; goes on from OUT/state.pt."""
     out.mkdir(parents=True, exist_ok=True)
@@ -134,14 +153,7 @@ def train(data: Path, out: Path, recipe: Recipe, device: str) -> tuple[nn.Sequen
     others = [p for p in net.parameters() if p.dim() == 1]
     groups = [{"params": weights, "weight_decay": recipe.decay}, {"params": others}]
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=True)
-    history: list[dict] = []
-    if (out / "state.pt").exists():
-        state = torch.load(out / "state.pt", weights_only=True, map_location=device)
-        if state["recipe"] != dataclasses.asdict(recipe):
-            raise ValueError(f"{out / 'state.pt'}: expected the state of {recipe}")
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        history = state["history"]
+    history = resume(out / "state.pt", recipe, device, net, optimizer)
     steps = len(sets["train"]) // recipe.batch
     for epoch in range(len(history), recipe.epochs):
         begin = time.monotonic()

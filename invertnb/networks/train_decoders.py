@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from invertnb.networks.architecture import PREPROCESSING, VGG16, Network
 from invertnb.networks.download import sha256
 from invertnb.networks.train import images as cifar
-from invertnb.networks.train import normalize, save
+from invertnb.networks.train import normalize, resume, save
 from invertnb.networks.weights import load
 
 DEPTH = 4
@@ -186,14 +186,7 @@ def train(
     torch.manual_seed(recipe.seed)
     net = Stages(encoder, recipe.switches).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0)
-    history: list[dict] = []
-    if path.exists():
-        state = torch.load(path, weights_only=True, map_location=device)
-        if state["recipe"] != dataclasses.asdict(recipe):
-            raise ValueError(f"{path}: expected the state of {recipe}")
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        history = state["history"]
+    history = resume(path, recipe, device, net, optimizer)
     for hundred in range(len(history), recipe.steps // 100):
         begin, total = time.monotonic(), torch.zeros(DEPTH)
         # A generator for each hundred: what follows a resumption is what would have followed anyway.

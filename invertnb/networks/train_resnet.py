@@ -22,7 +22,9 @@ from torch import nn
 from torchvision.models import resnet18
 
 from invertnb.networks.download import sha256
-from invertnb.networks.train import Recipe, accuracy, augment, images, save, schedule
+from invertnb.networks.train import (
+    Recipe, accuracy, augment, images, resume, save, schedule,
+)  # fmt: skip
 
 RECIPE = Recipe(width=1.0, epochs=16, rate=0.05)
 
@@ -36,14 +38,7 @@ def train(data: Path, out: Path, recipe: Recipe, device: str) -> tuple[nn.Module
     optimizer = torch.optim.SGD(
         net.parameters(), lr=0.0, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.decay
     )
-    history: list[dict] = []
-    if (out / "state.pt").exists():
-        state = torch.load(out / "state.pt", weights_only=True, map_location=device)
-        if state["recipe"] != dataclasses.asdict(recipe):
-            raise ValueError(f"{out / 'state.pt'}: expected the state of {recipe}")
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        history = state["history"]
+    history = resume(out / "state.pt", recipe, device, net, optimizer)
     steps = len(sets["train"]) // recipe.batch
     for epoch in range(len(history), recipe.epochs):
         begin, lost = time.monotonic(), 0.0

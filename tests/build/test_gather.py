@@ -110,3 +110,10 @@ def test_a_chapter_over_its_limit_is_marked():
     slow.notebook.metadata["invertnb"]["seconds"] = 31.0
     assert "31.0 (over)" in pages.status([slow])
     assert "(over)" not in pages.status([executed()])
+
+
+@pytest.mark.parametrize("seconds, late", [(31.0, False), (61.0, True)])
+def test_two_chapters_may_take_a_minute(seconds, late):
+    slow = executed(name="inverting_vgg")
+    slow.notebook.metadata["invertnb"]["seconds"] = seconds
+    assert ("(over)" in pages.status([slow])) is late and "<td>60</td>" in pages.status([slow])
