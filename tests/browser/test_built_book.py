@@ -61,6 +61,20 @@ def test_every_page_stands_alone_on_a_phone(book_pages, visit, cut_off):
     assert not wrong, json.dumps(wrong, indent=1)
 
 
+def test_photographs_of_an_explorer_stand_side_by_side_on_a_phone(built_book, visit):
+    seen = visit((built_book / "book" / "inverting_vgg.html").as_uri(), offline=True, width=390)
+    boxes = seen.page.evaluate(
+        """() => [...document.querySelectorAll(".ix-parts img")].map((e) => {
+          const own = e.getBoundingClientRect(), room = e.parentElement.getBoundingClientRect();
+          return [own.left, own.top, own.width, own.height, room.width]; })"""
+    )
+    assert len(boxes) == 4
+    for _, _, width, height, room in boxes:
+        assert 100 < width <= room + 1 and abs(width - height) < 2
+    (first, top, *_), (second, beside, *_), (_, below, *_), _ = boxes
+    assert second > first and abs(beside - top) < 2 and below > top
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_follows_the_readers_colour_scheme(book_pages, visit, scheme):
     seen = opened(visit, next(iter(book_pages)), scheme=scheme)
