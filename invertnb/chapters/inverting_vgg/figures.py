@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from invertnb.chapters.inverting_vgg import verdicts
 from invertnb.chapters.inverting_vgg.activation import (
     ACTIVATIONS, FITTING, LEARNED, METHODS, RANDOM, STATED, published,
 )  # fmt: skip
@@ -106,9 +107,7 @@ def draw_figure5(data: Any, index: int = 2) -> Photographs:
 
 def networks(data: Any) -> dict[str, Any]:
     """Results of the networks that were recorded, by label."""
-    return {
-        label: each.results for label, each in data.recorded.items() if "errors" in each.results
-    }
+    return {label: each.results for label, each in verdicts.networks(data).items()}
 
 
 def _few(data: Any, most: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,7 +65,9 @@ class Inputs:
         return self.network.source.tier == "embedded"
 
 
-def gather(network: Network, pictures: Images, banks: int, generator) -> Inputs:
+def gather(
+    network: Network, pictures: Images, banks: int, generator: Callable[[int], torch.Generator]
+) -> Inputs:
     """Run the network and draw the random filters.
 
     Args:
@@ -115,8 +117,8 @@ def pooled(
     last = {pool: f"conv({pool[5]},{len(VGG16.blocks[int(pool[5]) - 1])})" for pool in pools}
     with torch.no_grad():
         before = network.activations(pixels, tuple(last.values()))
-        pooled = {pool: pool_switch(before[last[pool]], WINDOW, "signed") for pool in pools}
-    return tuple({pool: each[i] for pool, each in pooled.items()} for i in (0, 1))
+        found = {pool: pool_switch(before[last[pool]], WINDOW, "signed") for pool in pools}
+    return tuple({pool: each[i] for pool, each in found.items()} for i in (0, 1))
 
 
 def middle(f: Tensor, side: int, multiple: int = 1) -> Tensor:

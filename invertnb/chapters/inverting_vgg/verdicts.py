@@ -289,7 +289,11 @@ def _live(data: Any) -> str:
     return f"{words(data.inputs.network)} ({len(data.inputs.pixels)} photographs)"
 
 
+def networks(data: Any) -> dict[str, Recorded]:
+    """The recordings of a network's layers, by label; not those of speed, pixels or ResNet."""
+    return {label: each for label, each in data.recorded.items() if "errors" in each.results}
+
+
 def _networks(data: Any) -> Iterator[tuple[Recorded, Mapping[str, Any]]]:
-    for each in data.recorded.values():
-        if "errors" in each.results:  # and not speed, or ResNet
-            yield each, each.results
+    for each in networks(data).values():
+        yield each, each.results
