@@ -46,6 +46,10 @@ def test_every_page_stands_alone_on_a_phone(book_pages, visit, cut_off):
             page.wait_for_function(TYPESET, timeout=60_000)
         nameless = "[...document.images].filter(e => !e.alt.trim()).map(e => e.outerHTML)"
         broken = "[...document.images].filter(e => e.complete && !e.naturalWidth).map(e => e.src)"
+        sideways = (
+            "[...document.querySelectorAll('.ledger-records, .ledger-scroll')]"
+            ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 80))"
+        )
         found = {
             "asked of the outside": seen.outside,
             "errors": seen.problems,
@@ -53,6 +57,7 @@ def test_every_page_stands_alone_on_a_phone(book_pages, visit, cut_off):
             "images without alt": page.evaluate(nameless),
             "images that do not show": page.evaluate(broken),
             "maths in error": page.locator("mjx-merror").all_inner_texts(),
+            "verdicts beyond the edge": page.evaluate(sideways),
         }
         found = {what: items for what, items in found.items() if items}
         if found:
