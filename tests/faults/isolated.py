@@ -31,19 +31,23 @@ def run(test: str, folder: Path, limit: float = 120, interpret: bool = False) ->
 
     `interpret` runs the Triton kernels under the interpreter, on CPU tensors.
     """
-    log = folder / "log.txt"
-    process = _server.Process(target=_child, args=(test, str(folder), str(log), interpret))
+    log, code = folder / "log.txt", folder / "code.txt"
+    code.unlink(missing_ok=True)
+    process = _server.Process(target=_child, args=(test, str(folder), interpret))
     process.start()
     process.join(limit)
     if process.is_alive():
         process.kill()
         process.join()
         return Outcome(None, log.read_text("utf-8"))
-    return Outcome(process.exitcode, log.read_text("utf-8"))
+    # The child's own word comes before multiprocessing's: a thread that starts a process asks after
+    # all the others, and of two threads that ask after one at once, the later may be told 255.
+    told = int(code.read_text()) if code.exists() else process.exitcode
+    return Outcome(told, log.read_text("utf-8"))
 
 
-def _child(test: str, folder: str, log: str, interpret: bool) -> None:
-    with open(log, "wb") as file:
+def _child(test: str, folder: str, interpret: bool) -> None:
+    with open(Path(folder, "log.txt"), "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     import pytest
@@ -57,5 +61,6 @@ def _child(test: str, folder: str, log: str, interpret: bool) -> None:
     os.environ["TRITON_INTERPRET"] = str(int(interpret))
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.chdir(ROOT)
-    code = pytest.main([test, "-q", "-o", "addopts=", "-p", "no:cacheprovider"])
-    sys.exit(int(code))
+    code = int(pytest.main([test, "-q", "-o", "addopts=", "-p", "no:cacheprovider"]))
+    Path(folder, "code.txt").write_text(str(code))
+    sys.exit(code)

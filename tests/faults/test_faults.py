@@ -7,8 +7,10 @@ failed: an error in collecting or importing would exit otherwise.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
+import threading
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,6 +78,24 @@ def test_the_sound_copy_is_green(tmp_path):
     copy_package(tmp_path)
     code, output = run("tests/core/test_model.py", tmp_path)
     assert code == 0, output
+
+
+def test_a_run_reports_its_own_code_while_another_thread_asks_after_it(tmp_path):
+    # In place of a second run's start: a thread that asks after every child without a pause.
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            multiprocessing.active_children()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        codes = {run("tests/core/test_model.py", tmp_path).code for _ in range(6)}
+    finally:
+        done.set()
+        asking.join()
+    assert codes == {4}
 
 
 def test_another_package_is_not_taken_for_the_copy(tmp_path):
