@@ -7,6 +7,7 @@ shows: a chapter writes both beside its numbers. Nothing is replaced by somethin
 from invertnb.networks.architecture import ALEXNET, VGG16, Network, Preprocessing, Source
 from invertnb.networks.decoder import Decoder, decoder_card, load_decoder
 from invertnb.networks.images import Images, open_images
+from invertnb.networks.labelled import Labelled, open_labelled
 from invertnb.networks.weights import card, gaussian, load
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "VGG16",
     "Decoder",
     "Images",
+    "Labelled",
     "Network",
     "Preprocessing",
     "Source",
@@ -23,4 +25,5 @@ __all__ = [
     "load",
     "load_decoder",
     "open_images",
+    "open_labelled",
 ]
