@@ -26,7 +26,7 @@ def report(root: Path) -> list[tuple[str, str]]:
     lines.append(("triton", kernels))
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     lines.append(("chromium", "found" if chromium else "not found: browser tests are skipped"))
-    lines += [_data(), _weights()]
+    lines += [_data(), _labelled(), _weights()]
     for name, chapter in chapters(root).items():
         fresh = stored(chapter, chapter.fingerprint({})) is not None
         lines.append((f"chapter {name}", "executed and current" if fresh else "to be executed"))
@@ -49,6 +49,14 @@ def _data() -> tuple[str, str]:
         return "data", f"INVERTNB_DATA={given!r} is no folder: tier embedded"
     kinds = sorted(entry.name for entry in Path(given).iterdir() if entry.is_dir())
     return "data", f"INVERTNB_DATA holds {', '.join(kinds) or 'no folders'}: tier data"
+
+
+def _labelled() -> tuple[str, str]:
+    from ..networks.labelled import cifar10_folder
+
+    if cifar10_folder():
+        return "labelled", "INVERTNB_DATA holds cifar10, for Table 1"
+    return "labelled", "no cifar10 under INVERTNB_DATA: scikit-learn's digits in its place"
 
 
 def _weights() -> tuple[str, str]:

@@ -18,15 +18,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.datasets import CIFAR10, ImageFolder
 
 from invertnb.networks.architecture import PREPROCESSING, VGG16, Network, Source
 from invertnb.networks.download import sha256
+from invertnb.networks.labelled import open_labelled
 from invertnb.networks.weights import EMBEDDED
 
 
@@ -47,19 +46,10 @@ class Recipe:
 
 
 def images(data: Path) -> dict[str, Tensor]:
-    """Training and test images (N, 3, 32, 32) as uint8, with their labels."""
-    found = {}
-    for split in ("train", "test"):
-        if (data / "cifar-10-batches-py").is_dir():
-            source = CIFAR10(str(data), train=split == "train")
-            pixels, labels = source.data, source.targets
-        else:
-            source = ImageFolder(str(data / split))
-            pixels = np.stack([np.asarray(image) for image, _ in source])
-            labels = source.targets
-        found[split] = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-        found[f"{split} labels"] = torch.tensor(labels)
-    return found
+    """Training and test images (N, 3, 32, 32) as uint8, with their labels; see `open_labelled`."""
+    read = open_labelled(data)
+    found = {"train": read.train, "train labels": read.train_labels}
+    return found | {"test": read.test, "test labels": read.test_labels}
 
 
 def network(width: float) -> nn.Sequential:
