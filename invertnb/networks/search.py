@@ -1,0 +1,140 @@
+"""Table 1 and the search for the architectures of Table 5, a run in a folder of its own each.
+
+    python -m invertnb.networks.search OUT --data cifar10 --what table
+    python -m invertnb.networks.search OUT --data cifar10 --what grid --share 1/4
+
+A second call does only what is missing, and goes on with a run where it stopped. With --share i/n
+only the i-th of n equal parts is run, so that n calls can work side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from invertnb.networks.classifier import Classifier
+from invertnb.networks.labelled import Labelled, open_labelled
+from invertnb.networks.notation import Architecture, Layer, parse
+from invertnb.networks.training import Recipe, Run, fit
+
+# Table 5; the cells of Table 1 in the same order.
+TABLE5 = {
+    "random": (
+        "(2048)5c-2pmax-4pave",
+        "(2048)3c-2pmax-(2048)3c-2pmax-2pave",
+        "(2048)3c-2pmax-(2048)3c-2pmax-(1024)3c-2pmax",
+    ),
+    "learned": (
+        "(1024)5c-2pmax-4pave",
+        "(1024)3c-2pmax-(1024)3c-2pmax-2pave",
+        "(1024)3c-2pmax-(1024)3c-2pmax-(1024)3c-2pmax",
+    ),
+}
+# Appendix C.1's ranges.
+SIZES, WIDTHS, DEPTHS = (3, 5, 7), (64, 128, 256, 1024, 2048), (1, 2, 3)
+SEEN = 4  # the classifier's image is averaged to this side where it is larger
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run to be made."""
+
+    architecture: Architecture
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder: architecture, row and seed."""
+        row = "learned" if self.recipe.learned else "random"
+        plain = str(self.architecture).replace("(", "").replace(")", "x")
+        return f"{row}-{plain}-seed{self.recipe.seed}"
+
+
+def uniform(width: int, size: int, depth: int, side: int = 32) -> Architecture:
+    """`depth` equal layers with 2 x 2 max pooling, averaged to 4 x 4 as in Table 5."""
+    layers = (Layer(width, size, 2),) * depth
+    return Architecture(layers, max(1, side // 2**depth // SEEN))
+
+
+def table(recipes: dict[str, Recipe], seeds: Sequence[int] = (0, 1, 2)) -> list[Point]:
+    """The six cells of Table 1 at the architectures of Table 5, every seed."""
+    return [
+        Point(parse(text), dataclasses.replace(recipes[row], seed=seed))
+        for seed in seeds for row, texts in TABLE5.items() for text in texts
+    ]  # fmt: skip
+
+
+def grid(
+    recipes: dict[str, Recipe], widths: Iterable[int] = WIDTHS, sizes: Iterable[int] = SIZES,
+    depths: Iterable[int] = DEPTHS, seeds: Iterable[int] = (0,), side: int = 32,
+) -> list[Point]:  # fmt: skip
+    """Equal layers over the ranges of appendix C.1, for both rows; the cheap ones first."""
+    points = [
+        Point(uniform(width, size, depth, side), dataclasses.replace(recipe, seed=seed))
+        for seed in seeds for width in widths for size in sizes for depth in depths
+        for recipe in recipes.values()
+    ]  # fmt: skip
+    return sorted(points, key=lambda point: operations(point.architecture, side))
+
+
+def operations(architecture: Architecture, side: int = 32, channels: int = 3) -> int:
+    """Multiplications of the convolutions for an image of side x side."""
+    total = 0
+    for layer in architecture.layers:
+        total += layer.filters * channels * layer.size**2 * side**2
+        channels, side = layer.filters, side // layer.pool
+    return total
+
+
+def search(
+    points: Sequence[Point], data: Labelled, folder: Path, *, device: str = "cpu",
+    progress: bool = True, after: Callable[[Classifier, Path], None] | None = None,
+) -> tuple[list[Run], dict[str, str]]:  # fmt: skip
+    """Make the runs that are missing; the records of all, and what went wrong by the run's name.
+
+    A run that fails does not stop the others, and is tried again by the next call. The test set
+    plays no part here: `chosen` looks at validation only.
+
+    Args:
+        points: the runs.
+        data: as `open_labelled` gives it.
+        folder: a folder in it for each run.
+        device: "cpu" or "cuda".
+        progress: show bars.
+        after: called with the trained network and the run's folder.
+    """
+    runs, failed = [], {}
+    for number, point in enumerate(points, 1):
+        place = folder / point.name
+        call = None if after is None else (lambda net, place=place: after(net, place))
+        try:
+            runs.append(
+                fit(
+                    point.architecture, point.recipe, data, place, device=device,
+                    progress=progress, after=call, description=f"{number}/{len(points)} {point.name}",
+                )  # fmt: skip
+            )
+        except (ValueError, RuntimeError) as error:  # a recipe that diverges, memory that is full
+            failed[point.name] = str(error).splitlines()[0]
+            if isinstance(error, torch.OutOfMemoryError):
+                torch.cuda.empty_cache()
+    return runs, failed
+
+
+def chosen(runs: Iterable[Run]) -> Run:
+    """The run with the best validation accuracy; of equals, the first."""
+    return max(runs, key=lambda run: run.validation)
+
+
+def part(points: Sequence[Point], share: str) -> list[Point]:
+    """Every n-th point from the i-th, for a share "i/n"."""
+    words = share.split("/")
+    if len(words) != 2 or not all(w.isdecimal() for w in words) or not 1 <= int(words[0]) <= int(words[1]):
+        raise ValueError(f"share = {share!r}: expected i/n with 1 <= i <= n, as 1/4")
+    return list(points[int(words[0]) - 1 :: int(words[1])])
