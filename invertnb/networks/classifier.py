@@ -175,4 +175,11 @@ class Classifier(nn.Module):
                 continue
             layer.calibrate(x)
             if number + 1 < len(self.layers):
-                x = torch.cat([layer(some) for some in x[:SAMPLE].split(BATCH)])
+                x = torch.cat([layer(some) for some in spread(x, SAMPLE).split(BATCH)])
+
+
+def spread(x: Tensor, count: int) -> Tensor:
+    """So many of x (N, ...) at equal distances, or all: the first would be of the first class."""
+    if len(x) <= count:
+        return x
+    return x[torch.arange(count, device=x.device) * len(x) // count]

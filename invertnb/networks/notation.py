@@ -175,4 +175,6 @@ def _point(text: str, at: int, expected: str) -> NoReturn:
     """The error, with the character marked below the string."""
     found = f"{text[at]!r}" if at < len(text) else "the end"
     where = f"{expected} at character {at + 1}, but found {found}"
-    raise ValueError(f"architecture = {text!r}: expected {where}\n  {text}\n  {' ' * at}^")
+    # A line break or a tab would move the mark.
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)
+    raise ValueError(f"architecture = {text!r}: expected {where}\n  {shown}\n  {' ' * at}^")

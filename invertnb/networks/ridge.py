@@ -48,7 +48,7 @@ class Moments:
         check.real("decay", decay, 0, strict=True)
         P = len(self.gram) if features is None else features
         check.integer("features", P, 1, len(self.gram))
-        system = self.gram[:P, :P].double()
+        system = self.gram[:P, :P].to(torch.float64, copy=True)
         system.diagonal().add_(decay * system.diagonal().mean())
         weight = torch.cholesky_solve(self.cross[:P].double(), torch.linalg.cholesky(system))
         return weight, self.target_mean.double() - self.feature_mean[:P].double() @ weight

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from invertnb import check
 from invertnb.coherence import coherence
 from invertnb.kernels import encoder
-from invertnb.networks.classifier import Classifier
+from invertnb.networks.classifier import Classifier, spread
 from invertnb.networks.labelled import Labelled
 from invertnb.networks.notation import Architecture
 from invertnb.networks.train import save, schedule
@@ -78,9 +78,13 @@ class Recipe:
             ("epochs", 1), ("patience", 1), ("validation", 1), ("batch", 2), ("pad", 0), ("seed", 0)
         ):  # fmt: skip
             check.integer(name, getattr(self, name), least)
-        for name in ("rate", "momentum", "decay", "head", "smoothing", "dropout"):
+        for name in ("rate", "decay", "head", "smoothing", "dropout"):
             check.real(name, getattr(self, name), 0)
-        check.real("warmup", self.warmup, 0, strict=True)
+        for name in ("warmup", "momentum"):
+            check.real(name, getattr(self, name), 0, strict=True)
+        for name in ("warmup", "momentum", "smoothing", "dropout"):
+            if getattr(self, name) >= 1:
+                check.fail(name, getattr(self, name), "a number below 1")
         for name in ("learned", "inner", "mirror"):
             check.flag(name, getattr(self, name))
         check.choice("dtype", self.dtype, tuple(DTYPES))
@@ -154,7 +158,7 @@ def build(architecture: Architecture, recipe: Recipe, train: Tensor, classes: in
         generator=generator,
     )  # fmt: skip
     with _autocast(train, DTYPES[recipe.dtype]):
-        net.calibrate(train[:CALIBRATION])
+        net.calibrate(spread(train, CALIBRATION))
     return net
 
 
@@ -195,8 +199,9 @@ def fit(
         description: for the bar.
 
     Raises:
-        ValueError: a folder that holds another run, or fewer training images than one batch and
-            the validation images together.
+        ValueError: a folder that holds another run, fewer training images than one batch and the
+            validation images together, images too small for the shifts or the poolings, or a loss
+            that is no finite number.
     """
     spec = {
         "architecture": str(architecture), "recipe": dataclasses.asdict(recipe),
@@ -207,14 +212,16 @@ def fit(
     if len(data.train) < recipe.validation + recipe.batch:
         expected = f"{recipe.validation + recipe.batch} at least, to validate and for a batch"
         check.fail("training images", len(data.train), expected)
+    if recipe.pad >= min(data.train.shape[2:]):
+        check.fail("pad", recipe.pad, f"less than the images' {min(data.train.shape[2:])} pixels")
     begin = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
     learn, hold = data.split(recipe.validation, torch.Generator().manual_seed(SPLIT_SEED))
     train, truth = data.train[learn].to(device), data.train_labels[learn].to(device)
     held, held_truth = data.train[hold].to(device), data.train_labels[hold].to(device)
     net = build(architecture, recipe, train, len(data.classes))
     steps_by = optimizer(net, recipe)
     state = _resume(folder / "state.pt", spec, device, net, steps_by)
+    folder.mkdir(parents=True, exist_ok=True)
     history, best = state["history"], state["best"]
     dtype, side = DTYPES[recipe.dtype], tuple(train.shape[2:])
     padded = F.pad(train.float(), (recipe.pad,) * 4, mode="reflect").to(torch.uint8)
@@ -264,6 +271,7 @@ def fit(
             saved = time.monotonic()
     bar.close()
     net.load_state_dict(best["net"])
+    net.eval()
     if after:
         after(net)
     tested = accuracy(net, data.test.to(device), data.test_labels.to(device), dtype)
