@@ -4,7 +4,8 @@
     python -m invertnb.networks.search OUT --data cifar10 --what grid --share 1/4
 
 A second call does only what is missing, and goes on with a run where it stopped. With --share i/n
-only the i-th of n equal parts is run, so that n calls can work side by side.
+only the i-th of n equal parts is run, so that n calls can work side by side. What fails is named
+with its reason, does not stop the rest, and makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ TABLE5 = {
         "(1024)3c-2pmax-(1024)3c-2pmax-(1024)3c-2pmax",
     ),
 }
+# How the two rows are trained.
+LEARNED, RANDOM = Recipe(), Recipe(learned=False)
 # Appendix C.1's ranges.
 SIZES, WIDTHS, DEPTHS = (3, 5, 7), (64, 128, 256, 1024, 2048), (1, 2, 3)
 SEEN = 4  # the classifier's image is averaged to this side where it is larger
@@ -117,24 +120,91 @@ def search(
             runs.append(
                 fit(
                     point.architecture, point.recipe, data, place, device=device,
-                    progress=progress, after=call, description=f"{number}/{len(points)} {point.name}",
+                    progress=progress, after=call,
+                    description=f"{number}/{len(points)} {point.name}",
                 )  # fmt: skip
             )
         except (ValueError, RuntimeError) as error:  # a recipe that diverges, memory that is full
-            failed[point.name] = str(error).splitlines()[0]
-            if isinstance(error, torch.OutOfMemoryError):
-                torch.cuda.empty_cache()
+            failed[point.name] = (str(error) or type(error).__name__).splitlines()[0]
+        # Not above: the error at hand still holds the network that did not fit.
+        if point.name in failed and device != "cpu":
+            torch.cuda.empty_cache()
     return runs, failed
 
 
 def chosen(runs: Iterable[Run]) -> Run:
-    """The run with the best validation accuracy; of equals, the first."""
+    """The run with the best validation accuracy; of equals, the first. There must be one."""
     return max(runs, key=lambda run: run.validation)
 
 
 def part(points: Sequence[Point], share: str) -> list[Point]:
     """Every n-th point from the i-th, for a share "i/n"."""
     words = share.split("/")
-    if len(words) != 2 or not all(w.isdecimal() for w in words) or not 1 <= int(words[0]) <= int(words[1]):
+    fits = len(words) == 2 and all(word.isdecimal() for word in words)
+    if not fits or not 1 <= int(words[0]) <= int(words[1]):
         raise ValueError(f"share = {share!r}: expected i/n with 1 <= i <= n, as 1/4")
     return list(points[int(words[0]) - 1 :: int(words[1])])
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line; 1 if a run failed, otherwise 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m invertnb.networks.search", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("out", type=Path, help="folder with a folder in it for each run")
+    parser.add_argument("--data", default="auto", help="what open_labelled takes (%(default)s)")
+    parser.add_argument("--what", choices=("table", "grid"), required=True)
+    parser.add_argument("--share", default="1/1", help="the i-th of n parts (%(default)s)")
+    cuda = torch.cuda.is_available()
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if cuda else "cpu")
+    parser.add_argument("--seeds", type=int, nargs="+", help="0 1 2 for the table, 0 for the grid")
+    grids = {"widths": WIDTHS, "sizes": SIZES, "depths": DEPTHS}
+    for name, values in grids.items():
+        shown = " ".join(map(str, values))
+        parser.add_argument(f"--{name}", type=int, nargs="+", help=f"of the grid ({shown})")
+    changed = ("epochs", "validation", "batch")
+    for name in changed:
+        parser.add_argument(f"--{name}", type=int, help="instead of the recipe's")
+    asked = vars(parser.parse_args(words))
+    given = {name: value for name, value in asked.items() if value is not None}
+    try:
+        data = open_labelled(asked["data"], progress=True)
+        change = {name: given[name] for name in changed if name in given}
+        recipes = {
+            row: dataclasses.replace(recipe, **change)
+            for row, recipe in (("learned", LEARNED), ("random", RANDOM))
+        }
+        options = {name: given[name] for name in ("seeds", *grids) if name in given}
+        if asked["what"] == "grid":
+            points = grid(recipes, side=data.train.shape[3], **options)
+        elif extra := [f"--{name}" for name in grids if name in options]:
+            raise ValueError(f"{', '.join(extra)}: expected with --what grid only")
+        else:
+            points = table(recipes, **options)
+        points = part(points, asked["share"])
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print(f"{data.label}: {len(points)} runs")
+    runs, failed = search(points, data, asked["out"], device=asked["device"])
+    report(runs, failed)
+    return int(bool(failed))
+
+
+def report(runs: Sequence[Run], failed: dict[str, str]) -> None:
+    """Print each run, the choice in each row of Table 1 with its test accuracy, and what failed."""
+    for run in runs:
+        learned = "learned" if run.recipe["learned"] else "random"
+        print(f"{learned:8} seed {run.recipe['seed']}  {run.validation:7.2%}  {run.architecture}")
+    for learned in (True, False):
+        row = [run for run in runs if run.recipe["learned"] is learned]
+        if row:
+            best = chosen(row)
+            name = "learned" if learned else "random"
+            print(f"chosen, {name}: {best.architecture}, {best.test:.2%} of the test images")
+    for name, reason in failed.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
