@@ -136,12 +136,12 @@ def test_rates_and_decay_of_each_group(data):
 
 
 def test_it_learns(data, tmp_path):
-    # Chance is 0.1; this network reaches 0.5 or so.
+    # Chance is 0.1; this network reaches 1.0 and 0.8.
     longer = dataclasses.replace(QUICK, epochs=12, patience=12, dropout=0.0)
     run, _ = train(data, tmp_path, longer, parse("(16)3c-2pmax"))
     assert run.history[-1]["loss"] < 0.7 * run.history[0]["loss"]
-    assert run.validation > 0.4
-    assert run.test > 0.4
+    assert run.validation > 0.7
+    assert run.test > 0.6
 
 
 def test_a_seed_decides_all(data, tmp_path):
@@ -299,7 +299,7 @@ def test_another_run_in_the_same_folder_is_refused(data, tmp_path, monkeypatch):
 
 def test_a_recipe_that_diverges_says_so_and_leaves_no_record(data, tmp_path, refuses):
     wild = dataclasses.replace(QUICK, rate=1e6, epochs=20, patience=20)
-    refuses(lambda: train(data, tmp_path, wild), "loss = nan", "a smaller rate may help")
+    refuses(lambda: train(data, tmp_path, wild), "loss = ", "a finite number in epoch ", "a smaller rate")
     assert not (tmp_path / "run.json").exists()
 
 
