@@ -19,6 +19,7 @@ from typing import Any
 import grimp
 import nbformat
 import yaml
+from nbformat.v4 import new_notebook
 
 from . import BuildError
 
@@ -63,21 +64,27 @@ class Chapter:
     def read(self) -> nbformat.NotebookNode:
         return nbformat.read(self.notebook, as_version=4)
 
-    def fingerprint(self, parameters: Mapping[str, Any]) -> str:
-        """Hash of all that the executed chapter depends on; never of a time stamp.
+    def fingerprint(self, parameters: Mapping[str, Any], recording: bool = False) -> str:
+        """Hash of all that the executed chapter depends on (see :meth:`inputs`); never of a time stamp."""
+        return digest(self.inputs(recording), parameters)
+
+    def inputs(self, recording: bool = False) -> dict[str, Any]:
+        """What the executed chapter depends on beside its parameters.
 
         Notebook sources and metadata, the chapter's module and every module below it, files beside
-        those modules, the claims, recorded results, parameters, and versions.
+        those modules, the claims, recorded results, and versions. With ``recording``, what the
+        chapter's ``recording`` depends on: the same less the notebook and what is recorded already.
         """
-        notebook = self.read()
-        cells = [[c.cell_type, c.source, dict(c.metadata)] for c in notebook.cells]
-        inputs = {
-            "cells": cells,
-            "parameters": dict(parameters),
-            "files": {name: file_hash(path) for name, path in self._files(notebook).items()},
+        notebook = new_notebook() if recording else self.read()
+        files = self._files(notebook)
+        if recording:
+            kept = ("book", "recorded")
+            files = {name: path for name, path in files.items() if Path(name).parts[:2] != kept}
+        return {
+            "cells": [[c.cell_type, c.source, dict(c.metadata)] for c in notebook.cells],
+            "files": {name: file_hash(path) for name, path in files.items()},
             "versions": versions(),
         }
-        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
     def _files(self, notebook: nbformat.NotebookNode) -> dict[str, Path]:
         graph = import_graph()
@@ -126,6 +133,12 @@ def imported(notebook: nbformat.NotebookNode) -> set[str]:
                 names.add(node.module)
                 names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return {name for name in names if name.split(".")[0] == "invertnb"}
+
+
+def digest(inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
+    """The fingerprint of these inputs of a chapter with these parameters."""
+    entries = {**inputs, "parameters": dict(parameters)}
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:

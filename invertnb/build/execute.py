@@ -143,11 +143,14 @@ def _failure(chapter: Chapter, partial: Path, why: str) -> BuildError:
     """Keep the partial notebook, and say in one line what happened and where it is."""
     failed = chapter.root / "_build" / "failed" / chapter.notebook.name
     failed.parent.mkdir(exist_ok=True)
-    message = f"chapter {chapter.name!r} failed: {why.splitlines()[0]}"
+    why = why.splitlines()[0]
+    message = f"chapter {chapter.name!r} failed: {why}"
     if not partial.exists():
-        return BuildError(message)
+        return BuildError(message, why)
+    notebook = nbformat.read(partial, as_version=4)
     os.replace(partial, failed)
-    return BuildError(f"{message} (partial notebook: {failed.relative_to(chapter.root)})")
+    message += f" (partial notebook: {failed.relative_to(chapter.root)})"
+    return BuildError(message, why, notebook)
 
 
 def all_parameters(chapter: Chapter, overrides: Mapping[str, Any]) -> dict[str, Any]:

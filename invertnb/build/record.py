@@ -53,14 +53,14 @@ def record(chapter: Chapter, values: Mapping[str, Any], command: Sequence[str]) 
     return write_recorded(chapter.name, recording, about, chapter.root / "book" / "recorded")
 
 
-def device_name(device: str) -> str:
-    """The GPU's name, or the CPU's with its threads."""
+def device_name(device: str, threads: int | None = None) -> str:
+    """The GPU's name, or the CPU's with its threads: those of this process where none are named."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
-    threads = torch.get_num_threads()
+    threads = threads or torch.get_num_threads()
     return f"CPU ({name}, {threads} thread{'s' if threads != 1 else ''})"
 
 
