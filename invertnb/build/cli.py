@@ -1,4 +1,4 @@
-"""The command line: ``invertnb build | run | refresh | ledger | bench | doctor``."""
+"""The command line: ``invertnb build | run | sweep | refresh | ledger | bench | doctor``."""
 
 from __future__ import annotations
 
@@ -87,9 +87,7 @@ def run(
 
     root = find_root()
     asked = chapter(root, name)
-    given = dict(_pair(setting) for setting in settings)
-    if device is not None:
-        given["device"] = device
+    given = _settings(settings, device)
     parameters = asked.parameters(profile, given)
     if record:
         from .record import record as keep
@@ -103,6 +101,45 @@ def run(
     for found in gather.records(done.notebook):
         print(f"{found['claim']}: {show(found['value'])}: {found['verdict']}")
     print(path)
+
+
+@app.command()
+def sweep(
+    name: Annotated[str, typer.Argument(metavar="CHAPTER", help="a chapter's name, as rip_2d")],
+    grid: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=A,B,C", help="a parameter and its values; once for each "
+                     "parameter. With a semicolon, values are separated by semicolons and may hold "
+                     "commas: 'NAME=1,2;3' is 1,2 and 3, and 'NAME=1,2;' is the one value 1,2"),
+    ],
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="NAME=VALUE", help="a parameter of all points")
+    ] = [],
+    device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
+    profile: Annotated[str, typer.Option(help=" or ".join(PROFILES))] = "embedded",
+    record: Annotated[
+        bool, typer.Option("--record", help="at each point compute what the chapter records, in "
+                           "place of its notebook; kept with the sweep, not in book/recorded/")
+    ] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="of a Dask scheduler, whose workers "
+                                 "compute; without one, this machine, two notebooks at a time or "
+                                 "one recording")
+    ] = None,
+) -> None:
+    """Execute one chapter at every point of a grid; run again, only what is missing or failed."""
+    from . import sweep as sweeps
+    from .tabulate import show_table
+
+    given = _settings(settings, device)
+    asked = chapter(find_root(), name)
+    planned = sweeps.plan(asked, grid, given, profile, record, elsewhere=scheduler is not None)
+    entries = sweeps.run(planned, console, scheduler)
+    show_table(entries, Console(highlight=False))
+    print(planned.table)
+    if failed := sum(entry["status"] != sweeps.FINISHED for entry in entries):
+        count = f"{failed} of {len(entries)} points failed"
+        raise BuildError(f"{count}; the same command tries them again")
 
 
 @app.command()
@@ -199,6 +236,10 @@ def doctor() -> None:
 
     for name, finding in report(find_root()):
         print(f"{name:28} {finding}")
+
+
+def _settings(settings: list[str], device: str | None) -> dict[str, str]:
+    return dict(map(_pair, settings)) | ({} if device is None else {"device": device})
 
 
 def _pair(setting: str) -> tuple[str, str]:
