@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from . import BuildError, notebooks, pages
 from .chapters import contents, file_hash
 from .execute import Execution
 from .gather import Row
+from .schedule import together
 
 BUILDERS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-proof")
 
@@ -53,6 +55,7 @@ def build(root: Path, executions: list[Execution], rows: list[Row], identity: st
     """
     books = root / "_build" / "books"
     books.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
     with tempfile.TemporaryDirectory(dir=root / "_build", prefix="stage-") as scratch:
         source, out = Path(scratch) / "source", Path(scratch) / "out"
         _stage(root, source, executions, rows)
@@ -67,6 +70,10 @@ def build(root: Path, executions: list[Execution], rows: list[Row], identity: st
         if run.returncode:
             log.write_text((run.stdout + run.stderr).replace(str(source), "."), encoding="utf-8")
             raise BuildError(f"building the HTML failed (log: {log.relative_to(root)})")
+        status = out / "_build" / "html" / "book" / "status.html"
+        chapters_s = pages.chapters_seconds(executions, together(executions))
+        page = pages.timed(status.read_text(encoding="utf-8"), chapters_s, time.monotonic() - start)
+        status.write_text(page, encoding="utf-8")
         final = books / identity
         # A folder of this name can only be left over from a book that is no longer in place.
         shutil.rmtree(final, ignore_errors=True)
@@ -102,7 +109,7 @@ def _stage(root: Path, source: Path, executions: list[Execution], rows: list[Row
     made = source / "book" / "_made"
     made.mkdir()
     (made / "ledger.md").write_text(pages.ledger(rows), encoding="utf-8")
-    (made / "status.md").write_text(pages.status(executions), encoding="utf-8")
+    (made / "status.md").write_text(pages.status(executions, together(executions)), encoding="utf-8")
     (source / "book" / "ledger.json").write_text(
         json.dumps([row.as_json() for row in rows], indent=1, ensure_ascii=False), encoding="utf-8"
     )

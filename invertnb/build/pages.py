@@ -12,9 +12,12 @@ from ..notebook.claims import Spread, show, show_ours, show_spread
 from ..notebook.ledger import badge, folded, result
 from .execute import Execution
 from .gather import Row
+from .schedule import CHAPTER_LIMIT_S, LONGER_S, side_by_side
 
-#: Seconds that a chapter may take, two at a time, each on one thread; and those that may take longer.
-CHAPTER_LIMIT_S, LONGER_S = 30, {"inverting_vgg": 60, "random_filters": 60}
+#: Seconds that the whole book may take on two cores with a ready environment.
+BOOK_LIMIT_S = 240
+# In the status page's text, for what is known only when its HTML is made.
+HTML_MARK, BOOK_MARK = "@seconds-of-the-html@", "@seconds-of-the-book@"
 UNFOLDED = 5  # readings of a claim that the ledger shows without being asked
 
 
@@ -111,9 +114,14 @@ def _ledger_row(row: Row) -> str:
     return "".join(lines)
 
 
-def status(executions: Iterable[Execution]) -> str:
-    """The status page's tables: how long each chapter took, with what, on which versions."""
+def status(executions: Iterable[Execution], together: float | None = None) -> str:
+    """The status page's tables: how long the book and each chapter took, with what, and versions.
+
+    Args:
+        together: seconds that the chapters took in one build; None where no build executed them all.
+    """
     executions = list(executions)
+    parts = ("part", "seconds", "limit", "how known")
     head = ("chapter", "seconds", "limit", "code cells", "profile", "parameters", "hash")
     total = sum(e.about["seconds"] for e in executions)
     body = "".join(_status_row(e) for e in executions)
@@ -124,9 +132,38 @@ def status(executions: Iterable[Execution]) -> str:
     )
     return "\n".join(
         (
+            _raw(_table("The whole book", parts, _whole(executions, together))),
             _raw(_table("Execution of the chapters", head, body)),
             _raw(_table("Versions", ("package", "version"), versions)),
         )
+    )
+
+
+def chapters_seconds(executions: Iterable[Execution], together: float | None) -> float:
+    """How long the chapters take side by side: as measured, or else reckoned from each one's."""
+    seconds = {e.about["chapter"]: e.about["seconds"] for e in executions}
+    return side_by_side(seconds) if together is None else together
+
+
+def timed(page: str, chapters: float, html: float) -> str:
+    """The status page's HTML with the seconds of the HTML, and of the book, in their places."""
+    late = " (over)" if chapters + html > BOOK_LIMIT_S else ""
+    return page.replace(HTML_MARK, f"{html:.1f}").replace(BOOK_MARK, f"{chapters + html:.1f}{late}")
+
+
+def _whole(executions: list[Execution], together: float | None) -> str:
+    how = (
+        "reckoned: the seconds below, two chapters at a time, in the order in which a build begins them"
+        if together is None else "measured: one build executed them all, two at a time"
+    )
+    rows = (
+        ("chapters", f"{chapters_seconds(executions, together):.1f}", "", how),
+        ("HTML", HTML_MARK, "", "measured: this build"),
+        ("all", BOOK_MARK, BOOK_LIMIT_S, "the sum"),
+    )
+    return "".join(
+        f'<tr><th scope="row">{part}</th><td>{seconds}</td><td>{limit}</td><td>{how}</td></tr>'
+        for part, seconds, limit, how in rows
     )
 
 

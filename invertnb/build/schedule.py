@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
+import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from . import notebooks
 from .chapters import Chapter
 from .execute import Execution, OnCell, environment, execute, keep, usual_seconds
 
@@ -21,6 +25,28 @@ AT_ONCE = 2
 # A signal may reach a thread at work (it does while that thread starts others); the main thread then
 # learns of it only when it next wakes by itself.
 WAKE_S = 0.2
+#: Seconds that a chapter may take, two at a time, each on one thread; and those that may take longer.
+CHAPTER_LIMIT_S, LONGER_S = 30, {"inverting_vgg": 60, "random_filters": 60}
+
+
+def order(usual: Mapping[str, float]) -> list[str]:
+    """Names of chapters in the order to begin them: the longest first, so that none ends alone.
+
+    Those that may take a minute lead even where none was timed yet, and of equals the later ones:
+    chapters grow through the book.
+
+    Args:
+        usual: seconds that each usually takes, in reading order.
+    """
+    return sorted(reversed(usual), key=lambda name: (name in LONGER_S, usual[name]), reverse=True)
+
+
+def side_by_side(seconds: Mapping[str, float]) -> float:
+    """Seconds until the last ends where chapters of these seconds go :data:`AT_ONCE` at a time, in order."""
+    free = [0.0] * AT_ONCE
+    for name in order(seconds):
+        heapq.heapreplace(free, free[0] + seconds[name])
+    return max(free)
 
 
 def execute_all(
@@ -40,10 +66,11 @@ def execute_all(
             console.print(f"{chapter.name}: executed in {done.about['seconds']:.1f} s")
             return done
 
-        # The longest first, so that none is left to run alone at the end.
-        order = sorted(chapters, key=usual_seconds, reverse=True)
+        start = time.monotonic()
+        named = {chapter.name: chapter for chapter in chapters}
         pool = ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1))
-        pending = {chapter.name: pool.submit(work, chapter) for chapter in order}
+        first = order({name: usual_seconds(chapter) for name, chapter in named.items()})
+        pending = {name: pool.submit(work, named[name]) for name in first}
         stay = True
         try:
             left = set(pending.values())
@@ -51,12 +78,41 @@ def execute_all(
                 done, left = wait(left, timeout=WAKE_S, return_when=FIRST_EXCEPTION)
                 for task in done:
                     task.result()
-            return {name: task.result() for name, task in pending.items()}
+            made = {name: task.result() for name, task in pending.items()}
+            _note(made.values(), time.monotonic() - start)
+            return made
         except KeyboardInterrupt:
             stay = False
             raise
         finally:
             pool.shutdown(stay, cancel_futures=True)
+
+
+def _note(made: Iterable[Execution], seconds: float) -> None:
+    """Keep how long these took together."""
+    made = list(made)
+    if not made:
+        return
+    content = {"seconds": round(seconds, 1), "fingerprints": _fingerprints(made)}
+    notebooks.write_bytes(json.dumps(content).encode(), _notes(made[0].chapter.root))
+
+
+def together(executions: Iterable[Execution]) -> float | None:
+    """Seconds that these executions took in one go; None where they come from more than one."""
+    executions = list(executions)
+    notes = _notes(executions[0].chapter.root)
+    if not notes.exists():
+        return None
+    noted = json.loads(notes.read_text(encoding="utf-8"))
+    return noted["seconds"] if noted["fingerprints"] == _fingerprints(executions) else None
+
+
+def _notes(root: Path) -> Path:
+    return root / "_build" / "together.json"
+
+
+def _fingerprints(executions: Iterable[Execution]) -> dict[str, str]:
+    return {e.about["chapter"]: e.about["fingerprint"] for e in executions}
 
 
 def execute_one(

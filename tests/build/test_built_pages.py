@@ -116,6 +116,15 @@ def test_pages_are_small(texts):
     assert {name: size for name, size in large.items() if size >= PAGE_BYTES} == {}
 
 
+def test_the_status_page_shows_the_seconds_of_the_whole_book(texts):
+    row = r'<th scope="row">%s</th><td>([\d.]+)(?: \(over\))?</td>'
+    page = texts["book/status.html"]
+    chapters, html, both = (
+        float(re.search(row % part, page)[1]) for part in ("chapters", "HTML", "all")
+    )
+    assert min(chapters, html) > 0 and math.isclose(chapters + html, both, abs_tol=0.11)
+
+
 def test_every_image_has_an_alternative_text(pages):
     images = [(name, image) for name, page in pages.items() for image in page.images]
     assert images
