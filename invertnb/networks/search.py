@@ -37,8 +37,35 @@ TABLE5 = {
         "(1024)3c-2pmax-(1024)3c-2pmax-(1024)3c-2pmax",
     ),
 }
-# How the two rows are trained.
-LEARNED, RANDOM = Recipe(), Recipe(learned=False)
+# Recipes that were tried at 256 filters in three learned, and 512 in two random layers.
+_LONG = 50  # a patience that never ends these short runs
+_NINE = Recipe(epochs=9, patience=_LONG, dropout=0.2, smoothing=0.1)
+_SEVEN = Recipe(learned=False, epochs=7, patience=_LONG, pad=0)
+TRIED = {
+    "learned": {
+        "a": Recipe(epochs=9, patience=_LONG),
+        "b": _NINE,
+        "c": dataclasses.replace(_NINE, rate=0.3),
+        "d": dataclasses.replace(_NINE, rate=0.04),
+        "e": dataclasses.replace(_NINE, head=512.0),
+    },
+    "random": {
+        "a": dataclasses.replace(_SEVEN, pad=4),
+        "b": _SEVEN,
+        "c": dataclasses.replace(_SEVEN, mirror=False),
+        "d": dataclasses.replace(_SEVEN, rate=0.02),
+        "e": dataclasses.replace(_SEVEN, rate=0.3, dropout=0.2),
+        "f": dataclasses.replace(_SEVEN, inner=False),
+    },
+}
+# How the two rows are trained: the best of these on validation images, for so many epochs by depth.
+LEARNED, RANDOM = TRIED["learned"]["c"], TRIED["random"]["e"]
+EPOCHS = {"learned": (12, 11, 16), "random": (10, 7, 7)}
+# Five epochs each for the grid, which compares architectures and not recipes.
+SHORT = {
+    "learned": dataclasses.replace(TRIED["learned"]["b"], epochs=5),
+    "random": dataclasses.replace(TRIED["random"]["b"], epochs=5),
+}
 # Appendix C.1's ranges.
 SIZES, WIDTHS, DEPTHS = (3, 5, 7), (64, 128, 256, 1024, 2048), (1, 2, 3)
 SEEN = 4  # the classifier's image is averaged to this side where it is larger
@@ -46,14 +73,17 @@ SEEN = 4  # the classifier's image is averaged to this side where it is larger
 
 @dataclass(frozen=True)
 class Point:
-    """One run to be made."""
+    """One run to be made; `label` names it where architecture, row and seed do not."""
 
     architecture: Architecture
     recipe: Recipe
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """Of the run's folder: architecture, row and seed."""
+        """Of the run's folder: architecture, row and seed, or the label."""
+        if self.label:
+            return self.label
         row = "learned" if self.recipe.learned else "random"
         plain = str(self.architecture).replace("(", "").replace(")", "x")
         return f"{row}-{plain}-seed{self.recipe.seed}"
@@ -65,11 +95,34 @@ def uniform(width: int, size: int, depth: int, side: int = 32) -> Architecture:
     return Architecture(layers, max(1, side // 2**depth // SEEN))
 
 
-def table(recipes: dict[str, Recipe], seeds: Sequence[int] = (0, 1, 2)) -> list[Point]:
-    """The six cells of Table 1 at the architectures of Table 5, every seed."""
+def table(
+    recipes: dict[str, Recipe], seeds: Iterable[int] = (0, 1, 2),
+    epochs: dict[str, Sequence[int]] | None = None,
+) -> list[Point]:  # fmt: skip
+    """The six cells of Table 1 at the architectures of Table 5, every seed.
+
+    Args:
+        recipes: of the rows.
+        seeds: a run of every cell for each.
+        epochs: of the rows by depth, in place of the recipes' own.
+    """
+    points = []
+    for seed in seeds:
+        for row, texts in TABLE5.items():
+            for depth, text in enumerate(texts):
+                recipe = dataclasses.replace(recipes[row], seed=seed)
+                if epochs is not None:
+                    recipe = dataclasses.replace(recipe, epochs=epochs[row][depth])
+                points.append(Point(parse(text), recipe))
+    return points
+
+
+def tried() -> list[Point]:
+    """The runs by which the recipes were chosen."""
+    places = {"learned": uniform(256, 3, 3), "random": uniform(512, 3, 2)}
     return [
-        Point(parse(text), dataclasses.replace(recipes[row], seed=seed))
-        for seed in seeds for row, texts in TABLE5.items() for text in texts
+        Point(places[row], recipe, f"{row}-{key}")
+        for row, recipes in TRIED.items() for key, recipe in recipes.items()
     ]  # fmt: skip
 
 
@@ -181,7 +234,7 @@ def main(words: Sequence[str] | None = None) -> int:
         elif extra := [f"--{name}" for name in grids if name in options]:
             raise ValueError(f"{', '.join(extra)}: expected with --what grid only")
         else:
-            points = table(recipes, **options)
+            points = table(recipes, epochs=None if "epochs" in change else EPOCHS, **options)
         points = part(points, asked["share"])
     except (ValueError, OSError) as error:
         parser.error(str(error))

@@ -1,0 +1,50 @@
+"""Chapter 11: random filters can classify (section 4.1, Tables 1 and 5).
+
+`inputs` is what all parts start from. `table1` trains small networks live and shows the recorded ones
+at the paper's sizes; `law` counts filters, and sets the closed form against trained classifiers; `kept`
+asks whether what a layer keeps is what classification needs; `coherent` whether coherence of learned
+filters says anything; `recordings` are what takes too long for a page, `verdicts` fills the ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from invertnb import notebook
+from invertnb.chapters.random_filters import inputs
+from invertnb.chapters.random_filters.inputs import Inputs
+from invertnb.notebook import Recording, load_recorded, parameter
+
+PAPER = {"data": "cifar10"}
+
+
+@dataclass(frozen=True)
+class Parameters(notebook.Parameters):
+    """The images, the small networks, and where recorded runs are made."""
+
+    data: str = parameter(
+        "auto", path=True,
+        help="auto (CIFAR-10 if INVERTNB_DATA holds it, else digits), cifar10, torchvision (which "
+        "downloads it), digits, or the path of a folder",
+    )  # fmt: skip
+    seeds: int = parameter(3, minimum=2, help="runs of each kind")
+    width: int = parameter(32, minimum=4, help="filters in each layer of the small networks")
+    study: str = parameter(
+        "table", choices=("table", "grid", "tuning", "closed", "frozen", "kept"),
+        help="what --record computes",
+    )  # fmt: skip
+    runs: str = parameter("runs", path=True, help="folder of the runs that --record makes")
+    missing: bool = parameter(True, help="make missing runs; else collect the finished ones")
+    note: str = parameter("", help="what is special about the runs that --record collects")
+
+
+def gather(p: Parameters) -> Inputs:
+    """The images that the parameters name, and what was recorded."""
+    return inputs.gather(p.data, p.seeds, p.width, p.device, load_recorded("random_filters"))
+
+
+def recording(parameters: Parameters) -> Recording:
+    """What `study` names."""
+    from invertnb.chapters.random_filters import recordings
+
+    return getattr(recordings, parameters.study)(parameters)
