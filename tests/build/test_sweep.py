@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -237,10 +238,13 @@ def test_an_interrupt_stops_a_sweep_at_once(toy, monkeypatch):
         stop.set()
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "what://ever"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "what://ever", "silent"])
 def test_an_address_without_a_scheduler_is_one_line(toy, invertnb, monkeypatch, address):
     monkeypatch.setattr(workers, "ANSWER_S", 0.3)
-    status, _, err = invertnb(*GRID, "--scheduler", address)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        if address == "silent":
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
+        status, _, err = invertnb(*GRID, "--scheduler", address)
     assert status == 1 and len(err.splitlines()) == 1
     assert f"no Dask scheduler answers at '{address}' within 0.3 s" in err
 
