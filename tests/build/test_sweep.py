@@ -309,10 +309,19 @@ class Dask:
 
 
 @pytest.fixture(scope="module")
-def dask(tmp_path_factory):
-    cluster = Dask(tmp_path_factory.mktemp("dask"))
-    yield cluster
-    cluster.stop()
+def clusters():
+    started = []
+    yield started
+    for cluster in started:
+        cluster.stop()
+
+
+@pytest.fixture
+def dask(clusters, tmp_path_factory):
+    """One for all tests, as starting one takes seconds, until one of them kills its scheduler."""
+    if not clusters or clusters[-1].scheduler.poll() is not None:
+        clusters.append(Dask(tmp_path_factory.mktemp("dask")))
+    return clusters[-1]
 
 
 def test_a_worker_killed_at_work_changes_nothing_in_the_table(toy, dask, invertnb):
