@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invertnb import check
-from invertnb.kernels.launch import INTERPRET, blocks_of, jit, on_device, tl, use_triton
+from invertnb.kernels.launch import INTERPRET, blocks_of, bound, jit, on_device, tl, use_triton
 
 BLOCK = 4096 if INTERPRET else 128  # samples a program; the interpreter pays for programs
 PART = 2**17  # entries of G the CPU holds at a time, in its cache
@@ -208,16 +208,16 @@ def _atom_norms_kernel(
     gap += s
     # int32 is enough for an atom, and half the registers; out of range, nothing is loaded for it.
     sound = live
-    for a in range(k):
+    for a in range(bound(k)):
         atom = tl.load(index + a * index_atom, mask=live, other=0)
         sound = sound & (atom >= 0) & (atom < filters * (ROWS * COLUMNS))
     zero = tl.load(code, mask=live, other=0.0) * 0
     square, image, length, error = zero, zero, zero, zero
-    for a in range(k):
+    for a in range(bound(k)):
         one = tl.load(index + a * index_atom, mask=live, other=0).to(tl.int32)
         z = tl.load(code + a * code_atom, mask=live, other=0.0)
         Gz = zero
-        for b in range(k):
+        for b in range(bound(k)):
             other = tl.load(index + b * index_atom, mask=live, other=0).to(tl.int32)
             g = _product(table, one, other, sound, filters, ROWS, COLUMNS, UP, ACROSS)
             Gz += g * tl.load(code + b * code_atom, mask=live, other=0.0)
@@ -226,12 +226,12 @@ def _atom_norms_kernel(
         length += z * z
         tl.store(gap + a * samples, Gz - z, mask=live)
     tl.debug_barrier()  # what is stored above is loaded below
-    for a in range(k):
+    for a in range(bound(k)):
         one = tl.load(index + a * index_atom, mask=live, other=0).to(tl.int32)
         d = tl.load(gap + a * samples, mask=live, other=0.0)
         # G is symmetric: the pairs before the diagonal count twice.
         half = _product(table, one, one, sound, filters, ROWS, COLUMNS, UP, ACROSS) * d * 0.5
-        for b in range(a):
+        for b in range(bound(a)):
             other = tl.load(index + b * index_atom, mask=live, other=0).to(tl.int32)
             g = _product(table, one, other, sound, filters, ROWS, COLUMNS, UP, ACROSS)
             half += g * tl.load(gap + b * samples, mask=live, other=0.0)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from invertnb import check
-from invertnb.kernels.launch import INTERPRET, blocks_of, jit, on_device, tl, use_triton
+from invertnb.kernels.launch import INTERPRET, blocks_of, bound, jit, on_device, tl, use_triton
 
 VALUES = ("uniform", "gaussian")
 MOST_A_BLOCK = 3  # slots of one block: the kernel keeps the places taken so far in two registers
@@ -274,7 +274,7 @@ def _draw_one(
     last = slots - entries + i
     slot = low * (last + 1) >> 32
     drawn = slot
-    for j in range(i):
+    for j in range(bound(i)):
         other = tl.load(index + j * samples + s, mask=live, other=0) >> 32
         slot = tl.where(other == drawn, last, slot)
     if PER_BLOCK == 1:
@@ -282,7 +282,7 @@ def _draw_one(
     else:
         # At most two atoms of the block came before; their places, in order.
         free, lower, upper = slot * 0 + length, slot * 0 + length, slot * 0 + length
-        for j in range(i):
+        for j in range(bound(i)):
             other = tl.load(index + j * samples + s, mask=live, other=0)
             taken, same = other & 0xFFFFFFFF, (other >> 32) // PER_BLOCK == slot // PER_BLOCK
             free = tl.where(same, free - 1, free)
@@ -314,7 +314,7 @@ def _draw_atoms_kernel(
     k1 = tl.load(key + 1).to(tl.uint64, bitcast=True)
     pairs = (entries + 1) // 2
     zero = (s * 0).to(tl.uint64)
-    for pair in range(pairs):
+    for pair in range(bound(pairs)):
         counter = ((s + first) * pairs + pair).to(tl.uint64)
         word, value, next_word, next_value = tl.philox_impl(counter, zero, zero, zero, k0, k1)
         i = 2 * pair
@@ -324,7 +324,7 @@ def _draw_atoms_kernel(
         tl.store(code + i * samples + s, _value(value, dtype, GAUSSIAN), mask=live)
         tl.store(code + (i + 1) * samples + s, _value(next_value, dtype, GAUSSIAN),
                  mask=live & (i + 1 < entries))  # fmt: skip
-    for i in range(entries):
+    for i in range(bound(entries)):
         drawn = tl.load(index + i * samples + s, mask=live, other=0)
         block, place = (drawn >> 32) // PER_BLOCK, drawn & 0xFFFFFFFF
         atom = tl.load(blocks + block * length + place, mask=live)

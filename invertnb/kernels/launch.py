@@ -33,6 +33,19 @@ def jit(function: Callable) -> Any:
     return function if triton is None else triton.jit(function)
 
 
+def _plain(number: Any) -> Any:
+    return int(number.handle.data.item()) if isinstance(number, tl.tensor) else number
+
+
+def _same(number):  # noqa: ANN001, ANN202
+    return number
+
+
+# The end of a kernel's loop, `for a in range(bound(k))`. Triton before 3.8 interprets a number as an
+# array of one entry, of which range() can make no integer under NumPy 2.4; compiled, nothing is done.
+bound = _plain if INTERPRET else jit(_same)
+
+
 def use_triton(x: Tensor) -> bool:
     """Whether a Triton kernel takes this tensor: on an NVIDIA GPU, or under the interpreter."""
     here = INTERPRET or (x.is_cuda and torch.version.hip is None)
