@@ -4,6 +4,8 @@
 # make clean  remove the environment and all that was built
 PYTHON ?= python3
 VENV := .venv
+# Tests that run at a time, each on one thread; tests/parallel.py says how they are divided.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 # An environment is current when it was made from this pyproject.toml; its stamp is named after the contents.
 SUM := $(shell cksum < pyproject.toml | cut -d' ' -f1)
@@ -16,7 +18,7 @@ book: $(READER)
 
 test: $(TESTER)
 	$(BIN)/invertnb build
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 lab: $(READER)
 	$(BIN)/jupyter lab book

@@ -25,6 +25,20 @@ settings.register_profile(
 settings.load_profile("mutant" if MUTANT else "repeatable")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from parallel import Scheduling
+
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from parallel import turn
+
+        items.sort(key=lambda item: turn(item.nodeid))
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """A seeded source of random draws."""

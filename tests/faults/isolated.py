@@ -21,9 +21,15 @@ class Outcome(NamedTuple):
     output: str
 
 
-# Importing torch takes seconds, so it is done once, in a server that forks for each run.
+# Importing what the package and its tests stand on takes seconds, so it is done once, in a server
+# that forks for each run. Nothing of the package itself: each run imports its own copy.
+PRELOADED = (
+    "torch", "torch.testing", "torchvision.models", "torchvision.transforms.v2", "scipy.optimize",
+    "scipy.stats", "skimage.data", "matplotlib.figure", "ipywidgets", "IPython.display",
+    "nbformat", "pytest", "hypothesis.strategies",
+)  # fmt: skip
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["torch", "torch.testing", "pytest", "hypothesis.strategies"])
+_server.set_forkserver_preload(list(PRELOADED))
 
 
 def run(test: str, folder: Path, limit: float = 120, interpret: bool = False) -> Outcome:
@@ -31,8 +37,7 @@ def run(test: str, folder: Path, limit: float = 120, interpret: bool = False) ->
 
     `interpret` runs the Triton kernels under the interpreter, on CPU tensors.
     """
-    log, code = folder / "log.txt", folder / "code.txt"
-    code.unlink(missing_ok=True)
+    log = folder / "log.txt"
     process = _server.Process(target=_child, args=(test, str(folder), interpret))
     process.start()
     process.join(limit)
@@ -40,10 +45,7 @@ def run(test: str, folder: Path, limit: float = 120, interpret: bool = False) ->
         process.kill()
         process.join()
         return Outcome(None, log.read_text("utf-8"))
-    # The child's own word comes before multiprocessing's: a thread that starts a process asks after
-    # all the others, and of two threads that ask after one at once, the later may be told 255.
-    told = int(code.read_text()) if code.exists() else process.exitcode
-    return Outcome(told, log.read_text("utf-8"))
+    return Outcome(process.exitcode, log.read_text("utf-8"))
 
 
 def _child(test: str, folder: str, interpret: bool) -> None:
@@ -61,6 +63,4 @@ def _child(test: str, folder: str, interpret: bool) -> None:
     os.environ["TRITON_INTERPRET"] = str(int(interpret))
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.chdir(ROOT)
-    code = int(pytest.main([test, "-q", "-o", "addopts=", "-p", "no:cacheprovider"]))
-    Path(folder, "code.txt").write_text(str(code))
-    sys.exit(code)
+    sys.exit(pytest.main([test, "-q", "-o", "addopts=", "-p", "no:cacheprovider"]))
