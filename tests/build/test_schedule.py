@@ -88,9 +88,12 @@ def test_an_interrupt_that_a_working_thread_receives_stops_the_build(monkeypatch
 
     monkeypatch.setattr(schedule, "execute", execute)
     monkeypatch.setattr(schedule, "usual_seconds", lambda chapter: 1.0)
+    # A shell's background jobs ignore interrupts, and so would tests run as one.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             schedule.execute_all([SimpleNamespace(name="one")], Console(quiet=True))
         assert not ended
     finally:
         stop.set()
+        signal.signal(signal.SIGINT, before)
