@@ -127,6 +127,14 @@ def test_reconstructions_are_labelled_images(few):
     assert (int(made.train.min()), int(made.train.max())) == (0, 255)
 
 
+def test_reconstructions_are_on_one_scale(few):
+    """An image is given the same bytes as a training and as a test image."""
+    some = few.train[:60]
+    same = dataclasses.replace(few, test=some, test_labels=few.train_labels[:60])
+    (_, made), = kept_readers.reconstructed(same, [2], generator)
+    assert torch.equal(made.test, made.train[:60])
+
+
 @pytest.fixture(scope="module")
 def studied(few, tmp_path_factory):
     recipe = Recipe(
