@@ -193,10 +193,48 @@ def test_a_tie_sends_the_gradient_to_the_first(device):
 
 
 def test_gradcheck(device):
+    # float64 has no kernel: this is torch's convolution and pooling. Their gradients on CUDA are sums
+    # by atomic additions, whose order, and so the last bits, change from one run to the next.
+    same = 1e-12 if device == "cuda" else 0.0
     for case in ("odd", "stride", "many channels"):
         shape, geometry = CASES[case]
         tensors = [t.requires_grad_() for t in layer(shape, torch.float64, device)]
-        assert gradcheck(lambda *t, g=geometry: run(t, g), tensors, fast_mode=True)
+        assert gradcheck(lambda *t, g=geometry: run(t, g), tensors, fast_mode=True, nondet_tol=same)
+
+
+@pytest.mark.parametrize("value, nearest", [
+    (0.0, 0.0), (1 + 2**-10, 1 + 2**-10), (1 + 2**-11, 1 + 2**-10), (1 + 2**-11 - 2**-23, 1.0),
+    (1 + 3 * 2**-11, 1 + 2**-9), (2 - 2**-23, 2.0), (-1 - 2**-12, -1.0), (-1 - 2**-11, -1 - 2**-10),
+    (0.1, 1638 * 2**-14), (2**-149, 0.0), (2**-137, 2**-136), (math.inf, math.inf), (-math.inf, -math.inf),
+    (2.0**128 - 2.0**104, 2.0**128 - 2.0**117), (2.0**117 - 2.0**128, 2.0**117 - 2.0**128)])  # fmt: skip
+def test_tf32_by_hand(value, nearest):
+    given = torch.tensor([value])
+    assert encoder.rounded_to_tf32(given).tolist() == [nearest]
+    assert given.tolist() == torch.tensor([value]).tolist()
+
+
+def test_every_nan_stays_one_in_tf32():
+    # Also those whose fraction is in the bits that are cut off, and those that a carry would turn over.
+    bits = torch.tensor([0x7F800001, 0x7FC00000, 0x7FFFFFFF, -1, -0x7FFFFF], dtype=torch.int32)
+    result = encoder.rounded_to_tf32(bits.view(torch.float32))
+    assert result.isnan().all() and (result.view(torch.int32) & 0x1FFF == 0).all()
+
+
+@pytest.mark.parametrize("case", ["odd", "two blocks each way", "stride"])
+def test_operands_are_rounded_before_tensor_cores_cut_them(case, device):
+    if device == "cpu" and not INTERPRET:
+        pytest.skip("a kernel on CPU tensors: the interpreter's run")
+    shape, geometry = CASES[case]
+    x, weight, scale, bias = layer(shape, device=device)
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    result = torch.ops.invertnb.encode(x, weight, scale, bias, *geometry, True)
+    near = encoder.rounded_to_tf32(x), encoder.rounded_to_tf32(weight), scale, bias
+    assert_near(result, definition(near, geometry), torch.float32)
+    exact = definition((x, weight, scale, bias), geometry)
+    error = float((result.double() - exact).norm() / exact.norm())
+    assert 1e-5 < error < 3e-4  # cut off, the operands would make it 6e-4
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    assert_near(torch.ops.invertnb.encode(x, weight, scale, bias, *geometry, True), exact, torch.float32)
 
 
 @interpreted
