@@ -9,6 +9,8 @@ from invertnb.chapters.random_filters.explorers import ABSENT, PAPER, ROWS, Stud
 from invertnb.networks import search
 from invertnb.notebook import Recorded, load_recorded
 
+SHORT = dataclasses.asdict(search.SHORT["learned"])
+
 
 @pytest.fixture(scope="module")
 def recorded():
@@ -108,8 +110,8 @@ def test_rows_that_were_trained_for_other_times():
 @pytest.mark.parametrize(
     ("changed", "what"),
     [
-        ({"recipe": {"epochs": 6}}, "other learned, epochs"),
-        ({"architecture": "(64)3c"}, "has (64)3c as learned-"),
+        ({"recipe": SHORT | {"epochs": 6}}, "has epochs 6, not 5"),
+        ({"architecture": "(64)3c"}, "has another architecture"),
         ({"history": {"train": [0.1], "validation": []}}, "different lengths"),
         ({"history": {"train": [0.1]}}, "lacks 'validation'"),
         ({"about": {}}, "lacks 'device'"),

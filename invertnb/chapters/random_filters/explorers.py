@@ -135,7 +135,7 @@ class Study:
 
 
 def asked(width: str, size: int, depth: int, row: str) -> tuple[str, list[Point]]:
-    """The recording that a setting belongs to, and its runs; none where Table 5 has no such size."""
+    """The recording that a setting belongs to, and its runs; none for sizes not in Table 5."""
     if width != PAPER:
         return "grid", [Point(search.uniform(int(width), size, depth), search.SHORT[row])]
     architecture = parse(search.TABLE5[row][depth - 1])
@@ -154,10 +154,10 @@ def checked(run: Mapping[str, Any], point: Point) -> Mapping[str, Any]:
         ValueError: a run of another architecture or with another recipe.
     """
     if run["architecture"] != str(point.architecture):
-        raise ValueError(f"has {run['architecture']} as {point.name}")
+        raise ValueError("has another architecture by this name")
     wanted = dataclasses.asdict(point.recipe)
     if other := [name for name in wanted if run["recipe"].get(name) != wanted[name]]:
-        raise ValueError(f"was made with other {', '.join(other)}")
+        raise ValueError(f"has {other[0]} {run['recipe'].get(other[0])}, not {wanted[other[0]]}")
     for name in ("validation", "test", "best"):
         run[name]
     if len(run["history"]["train"]) != len(run["history"]["validation"]):
@@ -174,7 +174,7 @@ def draw(cells: Sequence[Cell]) -> Figure:
     """Training curves of the learned and of the random row, and where there are none, why."""
     fig, ax = figure(width=6.0, height=2.8)
     longest, epochs = 1, {}
-    for (row, colour), cell, place in zip(COLOURS.items(), cells, (0.24, 0.09), strict=True):
+    for (row, colour), cell, place in zip(COLOURS.items(), cells, (0.26, 0.09), strict=True):
         colour = PALETTE[colour]
         for run in cell.runs:
             for name, style in CURVES.items():
