@@ -1,8 +1,8 @@
-"""A softmax classifier on features that do not move: computed once, kept in a file, read many times.
+"""Softmax classifiers on features that do not move: computed once, kept in a file, read often.
 
-The random rows of Table 1 learn nothing below batch norm's scale and bias. With these at 1 and 0 the
-features of all images are computed once, and the classifier is a convex problem of its own: what
-its optimization contributes to an accuracy can be told apart from what the features allow.
+The random rows of Table 1 learn nothing below batch norm's scale and bias. With these at 1 and 0
+the features of all images are computed once, and the classifier is a convex problem of its own:
+what its optimization contributes to an accuracy can be told apart from what the features allow.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def keep_features(
     with the suffix .json, says how many rows are done, of which network and images.
 
     Args:
-        net: is set to evaluation, where features do not depend on the batch. Its head plays no part.
+        net: is set to evaluation, where features do not depend on the batch; its head is not used.
         images: uint8 (N, C, H, W).
         path: of the file, with the suffix .npy.
         dtype: float32 or bfloat16, of the network's products.
@@ -275,7 +275,8 @@ def softmax(
         losses.append((lost / steps).tolist())
         if not lost.isfinite().all():
             worst = settings[int(lost.isfinite().int().argmin())]
-            check.fail("loss", losses[-1], f"finite numbers, as a smaller rate than {worst} may give")
+            expected = f"finite numbers, as a smaller rate than {worst} may give"
+            check.fail("loss", losses[-1], expected)
         head = heads.plain()
         kept.append((_shares(*validation, *head), head))
     bar.close()
@@ -330,7 +331,8 @@ class _Heads:
         weight = self.weight[heads]
         shift = self.bias[heads] - self.centered[heads, None] * (weight @ self.mean)
         # Scaling the weights is cheaper than scaling the features.
-        return F.linear(x, weight.flatten(0, 1) / self.spread).unflatten(1, weight.shape[:2]) + shift
+        scores = F.linear(x, weight.flatten(0, 1) / self.spread)
+        return scores.unflatten(1, weight.shape[:2]) + shift
 
     def step(self, x: Tensor, labels: Tensor, left: float, drops: torch.Generator) -> Tensor:
         """Go down the gradient, at the rates times `left`; the losses (heads,) before that."""

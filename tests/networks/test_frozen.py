@@ -128,7 +128,8 @@ def test_ridge_on_what_was_kept_is_ridge_on_the_images(data, net, sets):
 
 def test_a_spectrum_by_hand():
     """(1, 0), (3, 0), (2, 1) and (2, -1) have the mean (2, 0) and the covariance I / 2."""
-    found = condition(Moments(torch.eye(2) / 2, torch.zeros(2, 2), torch.tensor([2.0, 0]), torch.ones(2)))
+    mean = torch.tensor([2.0, 0])
+    found = condition(Moments(torch.eye(2) / 2, torch.zeros(2, 2), mean, torch.ones(2)))
     assert (found.mean, found.variance, found.places) == (4, 1, (1, 2))
     assert found.second == pytest.approx(4.5)
     assert found.eigenvalues == pytest.approx((0.5, 0.5))
@@ -182,7 +183,10 @@ def test_a_rate_beyond_it_leaves_the_start(sets):
 
 @pytest.mark.parametrize(
     "setting",
-    [Setting(0.5, "plain"), Setting(3.0, "centered"), Setting(0.5, "plain", 0.3), Setting(1.0, dropout=0.5)],
+    [
+        Setting(0.5, "plain"), Setting(3.0, "centered"), Setting(0.5, "plain", 0.3),
+        Setting(1.0, dropout=0.5),
+    ],
     ids=str,
 )
 def test_a_classifier_beside_others_is_torchs(sets, setting):
@@ -256,7 +260,8 @@ def test_the_epoch_is_chosen_by_validation(sets):
     wrong = (test[0], (test[1] + 1) % 10)  # a test set that asks for the opposite
     for tested in (test, wrong):
         (found,) = softmax(
-            train, held, tested, [Setting(3.0)], classes=10, epochs=6, batch=80, generator=generator()
+            train, held, tested, [Setting(3.0)], classes=10, epochs=6, batch=80,
+            generator=generator(),
         )
         assert found.validation == max(found.history) == found.history[found.best - 1]
         assert all(each < found.validation for each in found.history[found.best :])
