@@ -193,7 +193,7 @@ def _kernel(
     float32: 1.6 MB written, 0.25 MB of patches written and read; 0.26 GFLOP, of 80 entries for 75.
     Separate operations move 53 MB. Predicted on an H200: 0.7 us by TF32 and 0.5 us by
     memory, hence about 1 us; in bfloat16 half of both. The chapter on kernels has what an H100
-    took: about twice as long, patches and all.
+    took: two to three times as long, patches and all.
     """
     k, w = _share(tl.program_id(0), blocks, WINDOWS, FILTERS)
     inside = (w < windows)[:, None]

@@ -41,8 +41,8 @@ def _same(number):  # noqa: ANN001, ANN202
     return number
 
 
-# The end of a kernel's loop, `for a in range(bound(k))`. Triton before 3.8 interprets a number as an
-# array of one entry, of which range() can make no integer under NumPy 2.4; compiled, nothing is done.
+# The end of a kernel's loop, `for a in range(bound(k))`. Triton before 3.8 interprets a number as
+# an array of one entry, of which range() makes no integer under NumPy 2.4. Compiled, it is nothing.
 bound = _plain if INTERPRET else jit(_same)
 
 

@@ -258,7 +258,7 @@ def test_a_missing_gpu_is_labelled_everywhere(cpu_only):
               roofline.ceilings_table(cpu_only), bars.ratios(cpu_only, ("coherence",))]  # fmt: skip
     for table in tables:
         assert "recorded on a GPU: none yet" in table and recorded.COMMANDS["gpu"] in table
-    assert "none yet" in bars.ratios(cpu_only, ("no such kernel",)).split("GPU")[0]
+    assert "Some CPU, 2 threads, 2026-01-02: not timed" in bars.ratios(cpu_only, ("no such kernel",))
 
 
 def test_rows_of_a_gpu_fill_the_part_of_the_gpu(full):

@@ -2,18 +2,20 @@
 
 Bytes and operations are counted from formulas (`counts`), ceilings set the limits (`roofline`),
 ratios are predicted from both (`predictions`) and stand beside those that the benchmark recorded
-(`recorded`, `bars`). The kernels' text and machine code are in `sources`; `without` counts what a
-kernel would gain where there is none. Nothing is timed here.
+(`recorded`, `bars`). What a recorded GPU says of the predictions is in `gpu`, and which tests ran on it
+in `tested`. The kernels' text and machine code are in `sources`; `without` counts what a kernel would
+gain where there is none. Nothing is timed here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from invertnb.chapters.kernels import bars, counts, recorded, roofline
+from invertnb.chapters.kernels import bars, counts, recorded, roofline, tested
 from invertnb.chapters.kernels.counts import Operation
 from invertnb.chapters.kernels.recorded import Compiled, Recorded
 from invertnb.chapters.kernels.roofline import Ceilings
+from invertnb.chapters.kernels.tested import Tested
 from invertnb.notebook import Explorer, Parameters as Base, parameter
 from invertnb.notebook.figures import Figure
 from invertnb.notebook.project import root
@@ -47,12 +49,13 @@ class Parameters(Base):
 
 @dataclass(frozen=True)
 class Data:
-    """What was recorded, what was compiled, and the counted operations with a GPU's ceilings."""
+    """What was recorded, compiled and tested, and the counted operations with an H200's ceilings."""
 
     recorded: Recorded
     compiled: list[Compiled]
     operations: list[Operation]
     gpu: Ceilings
+    tests: list[Tested]
 
 
 def compute(p: Parameters) -> Data:
@@ -63,6 +66,7 @@ def compute(p: Parameters) -> Data:
         recorded.load_machine_code(book / recorded.MACHINE_CODE),
         counts.operations(p.k, p.K, p.M, p.l, p.D),
         roofline.h200(),
+        tested.load(book / tested.FILE),
     )
 
 

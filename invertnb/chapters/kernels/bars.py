@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 
 from invertnb.chapters.kernels.predictions import TASKS
-from invertnb.chapters.kernels.recorded import KINDS, Recorded, Recording, Row, missing, side_and_layout
+from invertnb.chapters.kernels.recorded import (
+    KINDS, Recorded, Recording, Row, absent, missing, side_and_layout,
+)  # fmt: skip
 from invertnb.chapters.kernels.text import columns, seconds, two
 from invertnb.notebook import PALETTE, Choice, Explorer, Slider, View, figure
 from invertnb.notebook.figures import MUTED, Figure
@@ -22,7 +24,7 @@ def ratios(recorded: Recorded, kernels: Sequence[str]) -> str:
         run = recorded.latest(kind)
         rows = [] if run is None else [row for kernel in kernels for row in run.of(kernel)]
         if not rows:
-            parts.append(missing(kind))
+            parts.append(absent(recorded, kind))
             continue
         lines, last = [("", "an item", "ratio")], None
         for row in rows:
@@ -47,7 +49,7 @@ def draw_ratios(recorded: Recorded, kernels: Sequence[str]) -> Figure:
 
     Over several tasks of a kernel the geometric mean, with the range.
     """
-    runs = [run for run in (recorded.cpu, recorded.gpu) if run]
+    runs = [run for run in (recorded.cpu, recorded.gpu) if run and any(map(run.of, kernels))]
     labels, bars = [], []
     for kernel in kernels:
         ways = dict.fromkeys(row.way for run in runs for row in run.of(kernel) if row.ratio)
@@ -158,7 +160,10 @@ def pooling_explorer(recorded: Recorded) -> Explorer:
     ]
     if len(runs) > 1:
         controls.insert(0, Choice("machine", {KINDS[run.kind]: run.kind for run in runs}, "machine"))
-    where = "Recorded on a GPU: none yet." if recorded.gpu is None else ""
+    gpu = recorded.gpu
+    where = "Recorded on a GPU: none yet." if gpu is None else ""
+    if gpu is not None and gpu not in runs:
+        where = f"Not timed on the {gpu.name}."
     named = " on the {machine}" if len(runs) > 1 else ""
     return Explorer(
         "pooling-times", controls, show,

@@ -185,7 +185,8 @@ def operations(k: int, K: int, M: int, l: int, D: int) -> list[Operation]:
     return [
         pooling("unpool", "unpool"),
         # y, gradient and z are read, z' and y' written.
-        Operation("prox step of FISTA", "entry", 5 * 4, PROX_OPERATIONS, "instructions"),
+        Operation("prox step of FISTA", "entry", 5 * 4, PROX_OPERATIONS, "instructions",
+                  ("fista_step", "fista_step")),
         pooling("pool with switches", "pool_switch"),
         pooling("M_known in one pass", "keep"),
         # An index of 8 bytes and a value of 4 for each atom; three ratios.

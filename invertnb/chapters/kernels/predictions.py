@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from invertnb.chapters.kernels.counts import predicted, total, ways
-from invertnb.chapters.kernels.recorded import Recorded, Recording, missing, side_and_layout
+from invertnb.chapters.kernels.recorded import Recorded, Recording, absent, side_and_layout
 from invertnb.chapters.kernels.text import columns, two
 from invertnb.notebook import PALETTE, figure
 from invertnb.notebook.figures import MUTED, Axes, Figure
@@ -95,8 +95,8 @@ def table(recorded: Recorded) -> str:
     parts = []
     for kind in ("cpu", "gpu"):
         run = recorded.latest(kind)
-        if run is None:
-            parts.append(missing(kind))
+        if run is None or not compare(run):
+            parts.append(absent(recorded, kind))
             continue
         rows = [("", "predicted", "recorded", "excess", "limit")]
         last = None
@@ -114,8 +114,8 @@ def table(recorded: Recorded) -> str:
 def verdict(recorded: Recorded, kind: str = "cpu") -> str:
     """In a few lines: how many predictions held, and of those that did not, which side is to blame."""
     run = recorded.latest(kind)
-    if run is None:
-        return missing(kind)
+    if run is None or not compare(run):
+        return absent(recorded, kind)
     others = [each for each in compare(run) if each.way != "eager" and each.excess]
     held = [each for each in others if _off(each) <= 1.5]
     lines = [f"{run.name}: of {len(others)} recorded ratios",
@@ -162,14 +162,14 @@ def draw(recorded: Recorded) -> Figure:
 def _panel(ax: Axes, run: Recording | None, kind: str) -> None:
     ax.plot([0.1, 20], [0.1, 20], color=MUTED, lw=1, ls="--")
     ax.axhline(1, color=MUTED, lw=0.8, alpha=0.5)
-    if run is None:
+    if run is None or not compare(run):
         for task, known in ways(4).items():
             for way in known:
                 if way != "eager":
                     x = predicted(task, way, 4)
                     ax.plot(x, x, MARKS[way], ms=6, mfc="none", mec=PALETTE[COLOURS[task]], alpha=0.6)
-        ax.text(0.5, 0.07, "predictions alone;\nrecorded on a GPU: none yet" if kind == "gpu"
-                else "recorded on a CPU: none yet", transform=ax.transAxes, ha="center",
+        where = f"recorded on a {kind.upper()}: none yet" if run is None else f"not timed on\n{run.name}"
+        ax.text(0.5, 0.07, f"predictions alone;\n{where}", transform=ax.transAxes, ha="center",
                 color=MUTED, fontsize=9.5)  # fmt: skip
         return
     for each in compare(run):

@@ -109,6 +109,29 @@ def missing(kind: str) -> str:
     return f"{what}: none yet; the command is\n    {COMMANDS[kind]}"
 
 
+def absent(recorded: Recorded, kind: str) -> str:
+    """What stands where a machine has no row of a task: that, or `missing` without a machine."""
+    run = recorded.latest(kind)
+    if run is None:
+        return missing(kind)
+    return f"{run.name}, {run.date[:10]}: not timed; the command is\n    {COMMANDS[kind]}"
+
+
+def coverage(recorded: Recorded) -> str:
+    """What the newest GPU timed, and what the newest CPU timed and it did not."""
+    run = recorded.gpu
+    if run is None:
+        return missing("gpu")
+    timed = dict.fromkeys(kernel for kernel, *_ in run.tasks())
+    lines = [f"timed on {run.name}, {run.date[:10]}:"]
+    for kernel in timed:
+        dtypes = dict.fromkeys(row.dtype for row in run.of(kernel))
+        lines.append(f"    {kernel} ({', '.join(dtypes)})")
+    others = recorded.cpu.tasks() if recorded.cpu else []
+    left = [name for name in dict.fromkeys(kernel for kernel, *_ in others) if name not in timed]
+    return "\n".join(lines + ["not timed there:", *(f"    {name}" for name in left)] * bool(left))
+
+
 def load(path: Path) -> Recorded:
     """Read the CSV; a file that does not exist holds no run.
 
@@ -116,7 +139,7 @@ def load(path: Path) -> Recorded:
         ValueError: a column is missing or a row is malformed; names file, line and column.
     """
     runs: dict[tuple[str, int], dict[str, list[dict]]] = {}
-    for line, entry in _lines(path, _NEEDED):
+    for line, entry in lines_of(path, _NEEDED):
         where = f"{path.name}, line {line}"
         try:
             datetime.datetime.strptime(entry["date"], "%Y-%m-%d %H:%M")
@@ -125,9 +148,9 @@ def load(path: Path) -> Recorded:
         for name in ("device", "kernel", "way"):
             if not entry[name]:
                 raise ValueError(f"{where}: {name} is empty")
-        threads = _number(entry["threads"], f"{where}: threads", whole=True)
-        parsed = entry | {name: _number(entry.get(name), f"{where}: {name}") for name in _NUMBERS}
-        parsed["items"] = _number(entry.get("items") or "1", f"{where}: items", whole=True)
+        threads = number_of(entry["threads"], f"{where}: threads", whole=True)
+        parsed = entry | {name: number_of(entry.get(name), f"{where}: {name}") for name in _NUMBERS}
+        parsed["items"] = number_of(entry.get("items") or "1", f"{where}: items", whole=True)
         runs.setdefault((entry["device"], threads), {}).setdefault(entry["date"], []).append(parsed)
     newest = [
         _recording(device, threads, dates)
@@ -185,18 +208,23 @@ def load_machine_code(path: Path) -> list[Compiled]:
         ValueError: a column is missing or a row is malformed; names file, line and column.
     """
     found = []
-    for line, entry in _lines(path, Compiled._fields):
+    for line, entry in lines_of(path, Compiled._fields):
         whole = {
-            name: _number(entry[name] or "0", f"{path.name}, line {line}: {name}", whole=True)
+            name: number_of(entry[name] or "0", f"{path.name}, line {line}: {name}", whole=True)
             for name in ("registers", "spills", "shared", "instructions", "matrix")
         }
-        per_window = _number(entry["per_window"], f"{path.name}, line {line}: per_window")
+        per_window = number_of(entry["per_window"], f"{path.name}, line {line}: per_window")
         words = {name: entry[name] for name in ("kernel", "dtype", "layout", "loads", "stores", "triton")}
         found.append(Compiled(**words, **whole, per_window=per_window))
     return found
 
 
-def _lines(path: Path, needed: Iterable[str]) -> Iterable[tuple[int, dict[str, str]]]:
+def lines_of(path: Path, needed: Iterable[str]) -> Iterable[tuple[int, dict[str, str]]]:
+    """Number and entries of each line of a CSV; none of a file that does not exist.
+
+    Raises:
+        ValueError: a column is missing, or a line has another number of entries.
+    """
     if not path.is_file():
         return
     with path.open(encoding="utf-8", newline="") as file:
@@ -211,7 +239,12 @@ def _lines(path: Path, needed: Iterable[str]) -> Iterable[tuple[int, dict[str, s
             yield reader.line_num, entry
 
 
-def _number(text: str | None, what: str, whole: bool = False) -> float | int | None:
+def number_of(text: str | None, what: str, whole: bool = False) -> float | int | None:
+    """A number from 0 on, None for an empty text unless it must be whole.
+
+    Raises:
+        ValueError: anything else; `what` names it.
+    """
     if not text and not whole:
         return None
     try:

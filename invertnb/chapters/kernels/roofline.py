@@ -36,6 +36,8 @@ class Ceilings:
 #: Of an H200, from its data sheet: bytes a second, dense products a second in bfloat16 and TF32;
 #: processors, lanes of each and clock.
 SHEET = {"copy": 4.8e12, "bfloat16": 989e12, "TF32": 494e12}
+#: The same chip with slower memory; by a part of the name under which the card is recorded.
+SHEETS = {"H200": SHEET, "H100 80GB HBM3": SHEET | {"copy": 3.35e12}}
 PROCESSORS, LANES, CLOCK = 132, 128, 1.98e9
 #: The share of its data sheet that a large copy and a large product are expected to reach.
 COPY_SHARE, PRODUCT_SHARE = 0.9, 0.8
@@ -46,6 +48,18 @@ def h200() -> Ceilings:
     rates = {name: SHEET[name] * PRODUCT_SHARE for name in ("TF32", "bfloat16")}
     # One instruction a lane and a cycle.
     return Ceilings(SHEET["copy"] * COPY_SHARE, {"instructions": PROCESSORS * LANES * CLOCK, **rates})
+
+
+def shares(run: Recording) -> dict[str, float]:
+    """Of the recorded card's data sheet, what the run measured: "copy", "TF32" and "bfloat16".
+
+    Empty for a card whose data sheet is not among `SHEETS`.
+    """
+    sheet = next((sheet for name, sheet in SHEETS.items() if name in run.device), None)
+    if sheet is None:
+        return {}
+    found = {"copy": run.copy, "TF32": run.matrix.get("float32"), "bfloat16": run.matrix.get("bfloat16")}
+    return {name: value / sheet[name] for name, value in found.items() if value}
 
 
 def table(operations: Sequence[Operation], ceilings: Ceilings) -> str:
@@ -75,6 +89,9 @@ def ceilings_table(recorded: Recorded) -> str:
         lines.append(f"{run.name}, measured")
         lines.append("   copy " + (rate(run.copy, "B/s") if run.copy else "not recorded"))
         lines += [f"   product in {dtype} {rate(value, 'op/s')}" for dtype, value in run.matrix.items()]
+        if shares(run):
+            lines.append("   of its data sheet: " + ", ".join(
+                f"{name} {100 * share:.0f} %" for name, share in shares(run).items()))  # fmt: skip
     return "\n".join(lines)
 
 
@@ -108,7 +125,7 @@ def measured(operation: Operation, run: Recording) -> tuple[float, float] | None
 
 
 def draw(operations: Sequence[Operation], recorded: Recorded) -> Figure:
-    """Two rooflines: the derived one of a GPU, and the measured one of the recorded CPU."""
+    """Two rooflines: of a GPU, derived and, where one was recorded, measured; of the recorded CPU."""
     fig, axes = figure(7.8, 4.3, ncols=2, sharex=True)
     gpu, cpu = recorded.gpu, recorded.cpu
     _gpu_panel(axes[0], operations, gpu)
@@ -124,7 +141,7 @@ def draw(operations: Sequence[Operation], recorded: Recorded) -> Figure:
 
 def _gpu_panel(ax: Axes, operations: Sequence[Operation], run: Recording | None) -> None:
     ceilings = h200()
-    _roof(ax, ceilings)
+    _roof(ax, ceilings, derived=run is not None)
     points = [(each.intensity, ceilings.bound(each)[1]) for each in operations]
     _marks(ax, operations, points, filled=False)
     low = 2e12
@@ -134,7 +151,9 @@ def _gpu_panel(ax: Axes, operations: Sequence[Operation], run: Recording | None)
         found = [measured(each, run) for each in operations]
         _marks(ax, operations, found, filled=True)
         low = min([low, *(point[1] for point in found if point)])
-        note = f"derived ceilings;\nfilled: recorded on\n{run.name}"
+        note = f"dashed and hollow: derived, H200;\nthe rest: recorded,\n{run.name}"
+        if run.copy:
+            _roof(ax, Ceilings(run.copy, run.matrix), named=False)
     ax.text(0.97, 0.03, note, transform=ax.transAxes, ha="right", va="bottom", fontsize=9, color=MUTED)
     ax.set_ylim(low / 5, 2e15)
 
@@ -153,12 +172,14 @@ def _cpu_panel(ax: Axes, operations: Sequence[Operation], run: Recording | None)
     ax.set_ylim(low / 5, 4 * max([*run.matrix.values(), run.copy]))
 
 
-def _roof(ax: Axes, ceilings: Ceilings) -> None:
+def _roof(ax: Axes, ceilings: Ceilings, derived: bool = False, named: bool = True) -> None:
     top = max([*ceilings.rates.values(), ceilings.copy])
-    ax.plot([0.1, top / ceilings.copy], [0.1 * ceilings.copy, top], color=PALETTE["black"], label="memory")
+    style = {"ls": "--", "lw": 1.2} if derived else {}
+    ax.plot([0.1, top / ceilings.copy], [0.1 * ceilings.copy, top], color=PALETTE["black"],
+            label="memory" if named else None, **style)  # fmt: skip
     for unit, value in ceilings.rates.items():
         ax.plot([value / ceilings.copy, 1e4], [value] * 2, color=PALETTE[COLOURS[unit]],
-                label=NAMES.get(unit, unit))  # fmt: skip
+                label=NAMES.get(unit, unit) if named else None, **style)  # fmt: skip
 
 
 def _marks(
