@@ -229,10 +229,10 @@ def test_operands_are_rounded_before_tensor_cores_cut_them(case, device):
     torch.backends.cudnn.conv.fp32_precision = "tf32"
     result = torch.ops.invertnb.encode(x, weight, scale, bias, *geometry, True)
     near = encoder.rounded_to_tf32(x), encoder.rounded_to_tf32(weight), scale, bias
-    assert_near(result, definition(near, geometry), torch.float32)
     exact = definition((x, weight, scale, bias), geometry)
-    error = float((result.double() - exact).norm() / exact.norm())
-    assert 1e-5 < error < 3e-4  # cut off, the operands would make it 6e-4
+    near, far = (float((result.double() - y).norm() / exact.norm()) for y in (definition(near, geometry), exact))
+    # Tensor cores add up with fewer bits than float32 has; operands that are cut off make it 6e-4.
+    assert near < (5e-5 if device == "cuda" else 1e-5) and 1e-4 < far < 3e-4
     torch.backends.cudnn.conv.fp32_precision = "ieee"
     assert_near(torch.ops.invertnb.encode(x, weight, scale, bias, *geometry, True), exact, torch.float32)
 
