@@ -140,7 +140,7 @@ def studied(few, tmp_path_factory):
     recipe = Recipe(
         epochs=6, validation=30, batch=30, pad=1, mirror=False, dropout=0.0, dtype="float32"
     )
-    steps = [Step(1), Step(4), Step(4, share=0.5), Step(4, steps=2)]
+    steps = [Step(1), Step(4), Step(4, share=1 / 32), Step(4, steps=2)]
     work = tmp_path_factory.mktemp("work")
     options = {"tested": 50, "ratios": (1,), "steps": steps, "learner": "(8)3c-2pmax",
                "recipe": recipe, "progress": False}  # fmt: skip
@@ -155,7 +155,7 @@ def test_a_study_is_json_and_goes_on(few, studied):
     assert found.image == (1, 8, 8) and not found.pictures and found.desk is None
     assert list(found.retrained) == [1] and list(found.random) == list(kept.RATIOS)
     assert [each.step.ratio for each in found.steps()] == [1, 4]
-    assert [each.step.share for each in found.steps(share=None)] == [1.0, 1.0, 0.5]
+    assert [each.step.share for each in found.steps(share=None)] == [1, 1, 1 / 32]
     assert [each.window for each in found.averages()] == [2, 4]
     assert found.survives(found.original) == 1 and found.survives(found.chance) == 0
     # Nothing is trained twice.

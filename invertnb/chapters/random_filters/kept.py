@@ -134,7 +134,10 @@ class Kept:
     def json(self) -> dict[str, Any]:
         """For a record: no pictures, no desk, numbers rounded to what 10,000 images resolve."""
         found = dataclasses.asdict(dataclasses.replace(self, pictures={}, desk=None))
-        return _rounded({name: each for name, each in found.items() if name not in LIVE})
+        results = _rounded({name: each for name, each in found.items() if name not in LIVE})
+        for point, exact in zip(results["points"], found["points"], strict=True):
+            point["step"] = exact["step"]  # settings, not results
+        return results
 
     @classmethod
     def of(cls, results: Mapping[str, Any]) -> Kept:

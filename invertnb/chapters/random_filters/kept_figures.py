@@ -105,5 +105,5 @@ def _numbers(ax: Axes, kept: Kept) -> None:
     ticks = [4.0**power for power in range(-2, 3)]
     ax.set_xscale("log", base=2)
     ax.axvline(1, color="0.8", lw=1, zorder=0)
-    ax.set(xlabel="numbers kept for each of the image's")
+    ax.set(xlabel="numbers kept / the image's")
     ax.set(xticks=ticks, xticklabels=["1/16", "1/4", "1", "4", "16"])
