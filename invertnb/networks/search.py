@@ -126,6 +126,14 @@ def tried() -> list[Point]:
     ]  # fmt: skip
 
 
+def longer(epochs: Iterable[int] = (11, 33), width: int = 64, depth: int = 2) -> list[Point]:
+    """A narrow learned network with Table 1's recipe, trained for longer and longer."""
+    return [
+        Point(uniform(width, 3, depth), dataclasses.replace(LEARNED, epochs=n), f"learned-{n}-epochs")
+        for n in epochs
+    ]
+
+
 def grid(
     recipes: dict[str, Recipe], widths: Iterable[int] = WIDTHS, sizes: Iterable[int] = SIZES,
     depths: Iterable[int] = DEPTHS, seeds: Iterable[int] = (0,), side: int = 32,

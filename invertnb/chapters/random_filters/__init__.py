@@ -8,12 +8,19 @@ filters says anything; `recordings` are what takes too long for a page, `verdict
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invertnb import notebook
-from invertnb.chapters.random_filters import inputs
+from invertnb.chapters.random_filters import coherent, inputs, kept, law, table1
+from invertnb.chapters.random_filters.explorers import explorer  # noqa: F401
+from invertnb.chapters.random_filters.figures import (  # noqa: F401
+    draw_curves, draw_small, draw_table1,
+)  # fmt: skip
 from invertnb.chapters.random_filters.inputs import Inputs
+from invertnb.chapters.random_filters.table1 import Cell, Choice, Small
 from invertnb.notebook import Recording, load_recorded, parameter
+from invertnb.notebook.figures import Figure
 
 PAPER = {"data": "cifar10"}
 
@@ -30,12 +37,53 @@ class Parameters(notebook.Parameters):
     seeds: int = parameter(3, minimum=2, help="runs of each kind")
     width: int = parameter(32, minimum=4, help="filters in each layer of the small networks")
     study: str = parameter(
-        "table", choices=("table", "grid", "tuning", "closed", "frozen", "kept"),
+        "table", choices=("table", "grid", "tuning", "longer", "closed", "frozen", "kept"),
         help="what --record computes",
     )  # fmt: skip
     runs: str = parameter("runs", path=True, help="folder of the runs that --record makes")
     missing: bool = parameter(True, help="make missing runs; else collect the finished ones")
     note: str = parameter("", help="what is special about the runs that --record collects")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Everything that the chapter shows.
+
+    Attributes:
+        inputs: labelled images, recorded results.
+        small: networks trained for the page.
+        cells: Table 1 as recorded, empty where nothing was.
+        choices: filter sizes compared, likewise.
+        law, kept, coherent: the parts of these names.
+    """
+
+    inputs: Inputs
+    small: Small
+    cells: Sequence[Cell]
+    choices: Sequence[Choice]
+    law: law.Law
+    kept: kept.Kept
+    coherent: coherent.Coherent
+
+
+def compute(parameters: Parameters) -> Data:
+    """All numbers of the chapter."""
+    p = parameters
+    given = gather(p)
+    return Data(
+        given,
+        table1.compute(given, p.generator),
+        table1.cells(given.recorded),
+        table1.choices(given.recorded),
+        law.compute(given, p.generator),
+        kept.compute(given, p.generator),
+        coherent.compute(given, p.generator),
+    )
+
+
+def draw(data: Data) -> Figure:
+    """Table 1."""
+    return draw_table1(data)
 
 
 def gather(p: Parameters) -> Inputs:

@@ -53,7 +53,8 @@ def draw_curves(data: Any) -> Figure:
             colour = list(PALETTE.values())[cell.depth - 1]
             ax.plot(epochs, [100 * x for x in history["validation"]], color=colour, label=cell.name)
             ax.plot(epochs, [100 * x for x in history["train"]], ":", color=colour, lw=1.6)
-        ax.set(xlabel="epoch", title=f"{row} filters", ylim=(30, 95))
+        most = max((len(c.runs[0]["history"]["train"]) for c in data.cells if c.row == row), default=1)
+        ax.set(xlabel="epoch", title=f"{row} filters", ylim=(30, 95), xticks=range(0, most + 1, 2))
         ax.legend(fontsize=9.5, loc="lower right", frameon=False)
     axes[0].set_ylabel("accuracy, %")
     return canvas

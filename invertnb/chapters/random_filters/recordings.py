@@ -13,6 +13,7 @@ from typing import Any
 
 from invertnb import notebook
 from invertnb.chapters import random_filters as chapter
+from invertnb.chapters.random_filters.recordings_closed import closed, frozen  # noqa: F401
 from invertnb.networks import search
 from invertnb.networks.labelled import open_labelled
 from invertnb.networks.training import Run, read_run
@@ -34,6 +35,11 @@ def grid(p: chapter.Parameters) -> notebook.Recording:
 def tuning(p: chapter.Parameters) -> notebook.Recording:
     """The recipes that were tried, at fewer filters."""
     return _recording("tuning", p, search.tried())
+
+
+def longer(p: chapter.Parameters) -> notebook.Recording:
+    """What more epochs give, at 64 filters."""
+    return _recording("longer", p, search.longer())
 
 
 def _recording(
