@@ -37,7 +37,8 @@ BATCH = 100
 #: (base, dropout): rates of which validation chooses.
 RATES: Mapping[tuple[str, float], Sequence[float]] = {
     ("plain", 0.0): (0.3, 1.0, 3.0), ("plain", 0.5): (1.0, 3.0),
-    ("centered", 0.0): (10.0, 30.0), ("centered", 0.5): (3.0, 10.0), ("whitened", 0.0): (0.03, 0.1),
+    ("centered", 0.0): (3.0, 10.0, 30.0), ("centered", 0.5): (3.0, 10.0),
+    ("whitened", 0.0): (0.03, 0.1),
 }  # fmt: skip
 MOMENTUM = 0.9
 #: Of the largest numbers of filters, those that laws predict from the smaller ones.
