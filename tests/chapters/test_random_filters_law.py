@@ -128,7 +128,7 @@ def test_networks_fit_the_page(inputs):
     large = dataclasses.replace(inputs.data, train=torch.zeros(400, 3, 32, 32, dtype=torch.uint8),
                                 test=torch.zeros(100, 3, 32, 32, dtype=torch.uint8))  # fmt: skip
     large = dataclasses.replace(inputs, data=large, width=64)
-    assert str(law.network(large)) == "(128)5c-2pmax-4pave"
+    assert str(law.network(large)) == "(64)5c-2pmax-4pave"
 
 
 def test_errors_are_those_of_ridge_on_the_images(inputs, found):

@@ -19,7 +19,7 @@ from invertnb import check
 from invertnb.chapters.random_filters.inputs import LAW, Inputs
 from invertnb.chapters.random_filters.law_fits import Curve, Judged, judge
 from invertnb.networks import frozen
-from invertnb.networks.classifier import Classifier
+from invertnb.networks.classifier import Classifier, spread
 from invertnb.networks.frozen import Condition, Read, Set, Setting, Softmax
 from invertnb.networks.notation import Architecture, Layer
 from invertnb.networks.ridge import moments, ridge
@@ -27,12 +27,15 @@ from invertnb.networks.search import RANDOM
 from invertnb.networks.training import Recipe
 from invertnb.notebook import Recorded
 
-#: Features at most, which a page has time for; filters at most, as a multiple of `inputs.width`.
-FEATURES, MULTIPLE = 2048, 8
+#: Features at most, of small and of large images; filters at most, as a multiple of `inputs.width`.
+FEATURES, MULTIPLE = {True: 2048, False: 1024}, 8
+#: Images of which batch norm's moments are taken, at most.
+CALIBRATION = 1500
 DECAYS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 #: Images whose kernel matrix is looked at.
-KERNEL = 300
-EPOCHS = (1, 3, 10, 30)
+KERNEL = 100
+EPOCHS = (1, 3, 10, 30)  # the last for few images only
+FEW = 2000
 BATCH = 100
 #: (base, dropout): rates of which validation chooses.
 RATES: Mapping[tuple[str, float], Sequence[float]] = {
@@ -204,7 +207,7 @@ def network(inputs: Inputs) -> Architecture:
     small = inputs.side < 16
     average = max(1, inputs.side // 2 // (2 if small else 4))
     each = (inputs.side // 2 // average) ** 2
-    filters = min(MULTIPLE * inputs.width, FEATURES // each)
+    filters = min(MULTIPLE * inputs.width, FEATURES[small] // each)
     filters = 2 ** (filters.bit_length() - 1)  # the largest power of two among them
     return Architecture((Layer(filters, 3 if small else 5, 2),), average)
 
@@ -219,7 +222,7 @@ def features(
     net = Classifier(
         architecture, train, len(data.classes), learned=False, dropout=0.0, generator=generator
     ).eval()
-    net.calibrate(train)
+    net.calibrate(spread(train, CALIBRATION))
     images = {
         "train": (train, data.train_labels[learn]),
         "validation": (data.train[hold], data.train_labels[hold]),
@@ -235,24 +238,26 @@ def features(
 def kernel_error(seen: Tensor, K: int, filters: Sequence[int]) -> np.ndarray:
     """Relative error of the kernel matrix that random filters approximate, by number of filters.
 
-    The kernel of k filters is the mean over filters of the products of their features; that of two
-    independent draws differs by sqrt(2) times the error of one, whatever the limit. It is that of
-    centered features, as a classifier with a bias sees them.
+    The kernel of k filters is the mean over filters of the products of their features, centered as
+    a classifier with a bias sees them. Disjoint groups of k filters are independent draws of it;
+    their variance needs no limit, and the mean over all filters stands for that.
 
     Args:
         seen: features (draws, n, P) of the same images, P a multiple of K, filter after filter.
         K: filters.
         filters: numbers of them, at most K.
     """
-    centered = (seen - seen.mean(1, keepdim=True)).double()
-    each, found = seen.shape[2] // K, []
-    pairs = [(i, j) for i in range(len(seen)) for j in range(i)]
-    limit = (centered @ centered.transpose(1, 2)).mean(0).norm() / K
+    centered = (seen - seen.mean(1, keepdim=True)).unflatten(2, (K, -1))
+    limit = torch.einsum("dnke,dmke->nm", centered, centered) / (K * len(seen))
+    found = []
     for k in filters:
-        some = centered[:, :, : k * each]
-        kernel = some @ some.transpose(1, 2) / k
-        squares = [float((kernel[i] - kernel[j]).square().sum()) / 2 for i, j in pairs]
-        found.append(np.mean(squares) ** 0.5 / float(limit))
+        groups = [
+            each[:, k * g : k * (g + 1)].flatten(1)
+            for each in centered for g in range(K // k)
+        ]  # fmt: skip
+        kernels = torch.stack([group @ group.T / k for group in groups])
+        variance = float((kernels - kernels.mean(0)).square().sum()) / (len(groups) - 1)
+        found.append(variance**0.5 / float(limit.norm()))
     return np.array(found)
 
 
@@ -270,7 +275,7 @@ def compare(
             *sets.values(), settings, classes=classes, epochs=epochs, batch=BATCH,
             momentum=MOMENTUM, generator=torch.Generator().manual_seed(seed),
         )
-        for epochs in EPOCHS
+        for epochs in (EPOCHS if len(sets["train"][1]) <= FEW else EPOCHS[:-1])
     }  # fmt: skip
     found = frozen.condition(moments(Read(net), *sets["train"], classes, torch.float32))
     return Compared(

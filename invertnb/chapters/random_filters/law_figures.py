@@ -32,10 +32,12 @@ def draw_law(law: Law) -> Figure:
     K = np.array(law.curves["live"].filters, dtype=float)
     right.plot(K, law.kernel, "o", ms=6, color=PALETTE["green"], label="kernel matrix")
     right.plot(K, law.kernel[0] * K**-0.5, "--", lw=1.2, color=PALETTE["black"], label="$K^{-1/2}$")
-    error = law.curves["live"].mean
-    right.plot(K, error / error[0], "o", ms=6, color=PALETTE["blue"], label="test error, live")
-    right.set(xscale="log", yscale="log", xlabel="filters $K$", ylabel="relative to one filter")
-    right.legend(frameon=False)
+    for name, curve in law.curves.items():
+        marker, colour = LOOKS[name]
+        right.plot(curve.filters, curve.mean / curve.mean[0], marker, ms=6, color=PALETTE[colour],
+                   label=f"test error, {name}")  # fmt: skip
+    right.set(xscale="log", yscale="log", xlabel="filters $K$", ylabel="relative error")
+    right.legend(frameon=False, fontsize=9)
     return fig
 
 
