@@ -234,8 +234,8 @@ def test_recorded_softmax_is_read_again(small, found):
     closed = recordings.closed(small)
     label = {each.label: Recorded(each.label, {}, json.loads(json.dumps(each.results)))
              for each in (recording, closed)}  # fmt: skip
-    compared, ridges, few = law.recorded(label)
-    assert list(compared) == list(ridges) == list(few) == [TEXT]
+    compared, ridges, few, dropped = law.recorded(label)
+    assert list(compared) == list(ridges) == list(few) == list(dropped) == [TEXT]
     ours = compared[TEXT]
     assert ours.filters == 8 and list(ours.trained) == [1, 2]
     made = [(each.setting.base, each.setting.dropout) for each in ours.trained[2]]
@@ -245,7 +245,10 @@ def test_recorded_softmax_is_read_again(small, found):
     assert ours.condition.places[-1] == 32 and ours.condition.places[0] == 1
     assert len(ours.condition.places) == len(ours.condition.eigenvalues) < 10
     assert set(ridges[TEXT]) == {1, 4, 8} and set(few[TEXT]) == {4, 8}
-    assert law.recorded({}) == ({}, {}, {})
+    assert law.recorded({}) == ({}, {}, {}, {})
+    assert list(dropped[TEXT]) == [0.2, 0.5]
+    run = recording.results["runs"]["8x3c-2pmax-2pave-dropout"]
+    assert run["decay"][1] == pytest.approx(1 / (1 - ours.condition.share), rel=0.01)
     # The figures take it.
     curve = Curve(FILTERS, np.ones((2, 10)) / np.arange(1, 11), 100)
     both = dataclasses.replace(

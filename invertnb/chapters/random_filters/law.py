@@ -121,6 +121,8 @@ class Law:
             of recorded ones.
         closed: recorded ridge accuracies on the test set by architecture and number of filters.
         few: the same for networks whose moments were taken from few classes.
+        dropped: recorded accuracy of ridge with the decay that dropout amounts to, by architecture
+            and probability.
     """
 
     architecture: str
@@ -130,6 +132,7 @@ class Law:
     compared: Mapping[str, Compared]
     closed: Mapping[str, Mapping[int, float]]
     few: Mapping[str, Mapping[int, float]]
+    dropped: Mapping[str, Mapping[float, float]]
 
     def held(self, name: str) -> int:
         """Numbers of filters that the laws predict from the smaller ones."""
@@ -168,7 +171,7 @@ def closed_curve(results: Mapping[str, Any]) -> Curve:
 
 
 def recorded(found: Mapping[str, Recorded]) -> tuple[dict[str, Any], ...]:
-    """`Law.compared`, `Law.closed` and `Law.few` of what was recorded."""
+    """`Law.compared`, `closed`, `few` and `dropped` of what was recorded."""
     parts: dict[str, dict[str, Any]] = {}
     for run in found["frozen"].results["runs"].values() if "frozen" in found else ():
         parts.setdefault(run["architecture"], {})[run["what"]] = run
@@ -176,10 +179,14 @@ def recorded(found: Mapping[str, Recorded]) -> tuple[dict[str, Any], ...]:
         text: _compared(each) for text, each in parts.items() if {"condition", "ridge"} <= set(each)
     }
     few = {text: _tests(each["few"]) for text, each in parts.items() if "few" in each}
+    dropped = {
+        text: dict(zip(each["dropout"]["dropout"], each["dropout"]["test"], strict=True))
+        for text, each in parts.items() if "dropout" in each
+    }  # fmt: skip
     closed = {}
     for run in found["closed"].results["runs"].values() if "closed" in found else ():
         closed.setdefault(run["architecture"], _tests(run))
-    return compared, closed, few
+    return compared, closed, few, dropped
 
 
 def _tests(run: Mapping[str, Any]) -> dict[int, float]:

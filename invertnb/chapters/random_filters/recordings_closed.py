@@ -26,7 +26,7 @@ from invertnb.networks.classifier import SAMPLE, Classifier
 from invertnb.networks.frozen import Condition, Read, Setting
 from invertnb.networks.labelled import open_labelled
 from invertnb.networks.notation import parse
-from invertnb.networks.ridge import moments, ridge
+from invertnb.networks.ridge import accuracies, moments, ridge
 from invertnb.networks.search import RANDOM, TABLE5
 from invertnb.networks.training import CALIBRATION, DTYPES, SPLIT_SEED, about, build
 
@@ -44,6 +44,7 @@ RATES = {
     ("centered", 0.0): (10.0, 30.0, 100.0, 300.0), ("centered", 0.5): (10.0, 30.0, 100.0),
     ("whitened", 0.0): (0.03, 0.1),
 }  # fmt: skip
+DROPPED = (0.2, 0.5)  # what dropout of this probability amounts to
 PLACES = 97  # eigenvalues that a record keeps, spaced evenly on a logarithmic scale
 
 
@@ -95,7 +96,7 @@ def frozen(p: chapter.Parameters) -> notebook.Recording:
     data = open_labelled(p.data) if p.missing else None
     runs: dict[str, Any] = {}
     # Short trainings of both networks come before long ones of the first.
-    for what in ("condition", "ridge", "few", *(f"epochs{epochs}" for epochs in EPOCHS)):
+    for what in ("condition", "ridge", "few", "dropout", *(f"epochs{epochs}" for epochs in EPOCHS)):
         for text in FROZEN:
             name, asked = f"{_slug(text)}-{what}", asked + 1
             make = lambda: _frozen(p, data, text, what, folder)  # noqa: B023, E731
@@ -108,7 +109,7 @@ def frozen(p: chapter.Parameters) -> notebook.Recording:
 def _frozen(
     p: chapter.Parameters, data: Labelled, text: str, what: str, folder: Path
 ) -> dict[str, Any]:
-    """One result: `what` is "condition", "ridge", "epochs<number>" or "few"."""
+    """One result: `what` is "condition", "ridge", "few", "dropout" or "epochs<number>"."""
     begin, sets, few = time.monotonic(), _sets(data), what == "few"
     net = build(parse(text), RANDOM, sets["train"][0], len(data.classes))
     if few:
@@ -125,6 +126,16 @@ def _frozen(
     elif what in ("ridge", "few"):
         fits = ridge(Read(net), FILTERS, DECAYS, dtype=torch.float32, **kept)
         found["fits"] = [dataclasses.asdict(each) for each in fits]
+    elif what == "dropout":
+        # To second order dropout adds p / (1 - p) sum_j w_j^2 E f_j^2 to the loss: here, for the
+        # mean over j, as ridge's decay.
+        mean, spread = core.scale(kept["train"][0])
+        energy = 1 + float(mean.square().sum()) / spread**2
+        decays = [p / (1 - p) * energy for p in DROPPED]
+        sums = moments(Read(net), *kept["train"], classes, torch.float32)
+        heads = [sums.solve(decay) for decay in decays]
+        tested = accuracies(Read(net), *kept["test"], torch.float32, heads)
+        found |= {"dropout": DROPPED, "decay": _rounded(decays), "test": tested}
     else:
         _, spread = core.scale(kept["train"][0])
         out = core.softmax(
