@@ -84,13 +84,14 @@ class Sweep:
     def keep(self, point: Point, answer: Mapping[str, Any]) -> dict[str, Any]:
         """Write a point's notebook and then its record, which makes it finished."""
         path = self.record(point)
+        # A record from another sweep has that one's axes: what is this sweep's own comes last.
         entry = {
+            **answer,
             "chapter": self.chapter.name,
             "grid": dict(point.place),
             "profile": self.profile,
             "fingerprint": point.fingerprint,
             "parameters": dict(point.parameters),
-            **answer,
         }
         if notebook := entry.pop("notebook", None):
             notebooks.write_bytes(f"{notebook.rstrip()}\n".encode(), path.with_suffix(".ipynb"))

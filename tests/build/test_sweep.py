@@ -207,6 +207,21 @@ def test_a_recording_is_kept_with_the_sweep_and_not_in_the_book(toy, invertnb, m
     assert "2 of 3 points are finished already" in invertnb(*command)[2]
 
 
+def test_a_record_of_another_sweep_is_put_on_this_ones_axes(toy, monkeypatch):
+    monkeypatch.setattr(module, "recording", lambda p: None, raising=False)
+    here, answer = chapter(toy.root, "layer_as_matrix"), {"status": "finished", "seconds": 1.0}
+    few = sweeps.plan(here, ["seed=1,2"], {"l": "3"}, recording=True)
+    for point in few.points:
+        few.keep(point, answer)
+    more = sweeps.plan(here, ["seed=1,2", "l=3,5"], {}, "paper", recording=True)
+    taken = [entry for point in more.points if (entry := more.kept(point))]
+    assert [entry["grid"] for entry in taken] == [{"seed": 1, "l": 3}, {"seed": 2, "l": 3}]
+    written = [json.loads(more.record(point).read_text()) for point in more.points[::2]]
+    assert written == taken and {entry["profile"] for entry in written} == {"paper"}
+    less = sweeps.plan(here, ["l=3,4"], {"seed": "2"}, recording=True)
+    assert less.kept(less.points[0])["grid"] == {"l": 3} and less.kept(less.points[1]) is None
+
+
 def test_a_worker_with_other_files_or_versions_refuses(toy):
     planned = sweeps.plan(chapter(toy.root, "layer_as_matrix"), ["seed=1"], {})
     asked = planned.asked(planned.points[0])
