@@ -68,12 +68,14 @@ def keep_features(
     net.eval()
     shape, note = (len(images), net.head.in_features), path.with_suffix(".json")
     of, done = _whose(net, images, dtype), 0
-    if note.exists() and path.exists():
+    if note.exists():
         about = json.loads(note.read_text(encoding="utf-8"))
         if about["of"] != of:
             check.fail("path", path.name, "features of this network and these images")
-        done = about["done"]
+        done = about["done"] if path.exists() else 0
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not done:
+        note.unlink(missing_ok=True)  # or it would speak of rows that the new file has not
     mode = "r+" if done else "w+"
     rows = np.lib.format.open_memmap(path, mode, np.float16, None if done else shape)
     bar = tqdm(total=len(images), initial=done, unit="image", disable=not progress, mininterval=5)

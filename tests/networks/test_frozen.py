@@ -84,6 +84,19 @@ def test_an_interrupted_call_goes_on(data, tmp_path, monkeypatch):
     assert len(calls) == 9  # a finished file is read
 
 
+def test_a_note_without_its_file_is_no_promise(data, net, tmp_path, monkeypatch):
+    path = tmp_path / "x.npy"
+    whole = keep_features(net, data.train, path, progress=False).clone()
+    path.unlink()
+    with pytest.raises(ValueError, match="features of this network and these images"):
+        keep_features(net, data.train.flip(0), path, progress=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(net, "features", lambda x: 1 / 0)  # before the first rows
+        with pytest.raises(ZeroDivisionError):
+            keep_features(net, data.train, path, progress=False)
+    assert torch.equal(keep_features(net, data.train, path, progress=False), whole)
+
+
 def test_features_of_others_are_refused(data, net, tmp_path):
     path = tmp_path / "x.npy"
     keep_features(net, data.train, path, progress=False)
