@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -213,7 +214,8 @@ def test_a_record_of_another_sweep_is_put_on_this_ones_axes(toy, monkeypatch):
     few = sweeps.plan(here, ["seed=1,2"], {"l": "3"}, recording=True)
     for point in few.points:
         few.keep(point, answer)
-    more = sweeps.plan(here, ["seed=1,2", "l=3,5"], {}, "paper", recording=True)
+    more = sweeps.plan(here, ["seed=1,2", "l=3,5"], {}, recording=True)
+    more = dataclasses.replace(more, profile="paper")  # where it changes no parameter
     taken = [entry for point in more.points if (entry := more.kept(point))]
     assert [entry["grid"] for entry in taken] == [{"seed": 1, "l": 3}, {"seed": 2, "l": 3}]
     written = [json.loads(more.record(point).read_text()) for point in more.points[::2]]
