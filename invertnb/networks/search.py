@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -185,7 +186,8 @@ def search(
                     description=f"{number}/{len(points)} {point.name}",
                 )  # fmt: skip
             )
-        except (ValueError, RuntimeError) as error:  # a recipe that diverges, memory that is full
+        # A recipe that diverges, memory or a disk that is full, a state that is damaged.
+        except (ValueError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
             failed[point.name] = (str(error) or type(error).__name__).splitlines()[0]
         # Not above: the error at hand still holds the network that did not fit.
         if point.name in failed and device != "cpu":

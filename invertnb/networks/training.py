@@ -6,18 +6,20 @@ for the same run again gets the record; whoever asks for another run in the same
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -190,6 +192,8 @@ def fit(
 ) -> Run:  # fmt: skip
     """Train a network, or go on with it, or read the record of the finished run.
 
+    Of several calls at once for one folder the first trains; the others wait and read its record.
+
     Args:
         architecture, recipe, data: what to train, how, on what.
         folder: of this run; made if need be.
@@ -214,6 +218,35 @@ def fit(
         check.fail("training images", len(data.train), expected)
     if recipe.pad >= min(data.train.shape[2:]):
         check.fail("pad", recipe.pad, f"less than the images' {min(data.train.shape[2:])} pixels")
+    with _alone(folder):
+        if (folder / "run.json").exists():  # finished while this call waited
+            return read_run(folder, spec)
+        return _fit(
+            architecture, recipe, data, folder, spec, device=device, progress=progress,
+            after=after, description=description or str(architecture),
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process is in this block for the same folder; one that stays empty is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with FileLock(path):
+        try:
+            yield
+        finally:
+            # While it is held: who locks a file that is gone then looks again. Windows refuses.
+            with contextlib.suppress(OSError):
+                path.unlink()
+                folder.rmdir()
+
+
+def _fit(
+    architecture: Architecture, recipe: Recipe, data: Labelled, folder: Path,
+    spec: dict[str, Any], *, device: str, progress: bool,
+    after: Callable[[Classifier], None] | None, description: str,
+) -> Run:  # fmt: skip
     begin = time.monotonic()
     learn, hold = data.split(recipe.validation, torch.Generator().manual_seed(SPLIT_SEED))
     train, truth = data.train[learn].to(device), data.train_labels[learn].to(device)
@@ -221,14 +254,13 @@ def fit(
     net = build(architecture, recipe, train, len(data.classes))
     steps_by = optimizer(net, recipe)
     state = _resume(folder / "state.pt", spec, device, net, steps_by)
-    folder.mkdir(parents=True, exist_ok=True)
     history, best = state["history"], state["best"]
     dtype, side = DTYPES[recipe.dtype], tuple(train.shape[2:])
     padded = F.pad(train.float(), (recipe.pad,) * 4, mode="reflect").to(torch.uint8)
     steps, saved = len(train) // recipe.batch, time.monotonic()
     bar = tqdm(
         total=recipe.epochs * steps, initial=len(history) * steps, unit="step",
-        desc=description or str(architecture), disable=not progress, mininterval=5,
+        desc=description, disable=not progress, mininterval=5,
     )  # fmt: skip
     for epoch in range(len(history), recipe.epochs):
         if _stalled(history, recipe):

@@ -125,6 +125,17 @@ def test_what_fails_is_named_and_does_not_stop_the_rest(data, tmp_path):
     assert (again[1].test, again[1].validation) == (runs[1].test, runs[1].validation)
 
 
+def test_damaged_states_and_folders_do_not_stop_the_rest(data, tmp_path):
+    points = [Point(parse(f"({n})3c-2pmax"), QUICK) for n in (2, 3, 5, 4)]
+    for point, content in zip(points, (b"damaged", b""), strict=False):
+        (tmp_path / point.name).mkdir()
+        (tmp_path / point.name / "state.pt").write_bytes(content)
+    (tmp_path / points[2].name).write_bytes(b"no folder")
+    runs, failed = search(points, data, tmp_path, progress=False)
+    assert [run.architecture for run in runs] == ["(4)3c-2pmax"]
+    assert list(failed) == [point.name for point in points[:3]] and all(failed.values())
+
+
 def test_an_error_without_words_is_named_by_its_kind(data, tmp_path):
     def after(net, folder):
         raise RuntimeError

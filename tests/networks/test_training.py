@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 
 import pytest
 import torch
@@ -266,6 +267,24 @@ def test_a_finished_run_is_read(data, tmp_path, monkeypatch):
     again, state = train(data, tmp_path)
     assert again == run == read_run(tmp_path)
     assert state is None
+
+
+def test_of_two_calls_at_once_the_second_reads_what_the_first_made(data, tmp_path, monkeypatch):
+    folder, made, began = tmp_path / "run", [], []
+    build = training.build
+
+    def counted(*arguments):
+        began.append(second.start())
+        second.join(0.3)  # it has had time to begin, too
+        return build(*arguments)
+
+    call = lambda: made.append(fit(TINY, QUICK, data, folder, progress=False))  # noqa: E731
+    second = threading.Thread(target=call)
+    monkeypatch.setattr(training, "build", counted)
+    call()
+    second.join()
+    assert len(began) == 1 and made[0] == made[1] == read_run(folder)
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
 
 
 def test_another_run_in_the_same_folder_is_refused(data, tmp_path, monkeypatch):
