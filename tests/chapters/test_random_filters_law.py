@@ -220,16 +220,47 @@ def test_runs_on_other_images_do_not_mix(small):
     path = Path(small.runs) / "closed" / "8x3c-2pmax-2pave-seed1.json"
     run = json.loads(path.read_text())
     path.write_text(json.dumps(run | {"data": {"label": "others", "sha256": "0"}}))
+    with pytest.raises(ValueError, match="seed1: expected data .*, but found 0"):
+        recordings.closed(small)
     with pytest.raises(ValueError, match="expected runs on one set of images"):
-        recordings.closed(small)
-    path.write_text(json.dumps(run | {"seed": 5}))
-    with pytest.raises(ValueError, match="expected .* seed 1"):
-        recordings.closed(small)
+        recordings.closed(dataclasses.replace(small, missing=False))
     with pytest.raises(ValueError, match="expected a folder with finished runs in frozen"):
         recordings.frozen(dataclasses.replace(small, missing=False))
 
 
-def test_recorded_softmax_is_read_again(small, found):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RANDOM", Recipe(learned=False, validation=100, batch=100)), ("DECAYS", (0.02, 1.0)),
+        ("CLOSED", (((1, 8), (0, 1)),)),
+    ],
+)  # fmt: skip
+def test_results_asked_for_otherwise_are_refused(small, monkeypatch, name, value):
+    recordings.closed(small)
+    monkeypatch.setattr(recordings_closed, name, value)
+    for missing in (True, False):
+        with pytest.raises(ValueError, match="8x3c-2pmax-2pave-seed0: expected .*, but found"):
+            recordings.closed(dataclasses.replace(small, missing=missing))
+
+
+def test_results_that_do_not_say_what_was_asked_are_checked_by_what_they_show(small, monkeypatch):
+    first = recordings.closed(small)
+    path = Path(small.runs) / "closed" / "8x3c-2pmax-2pave-seed1.json"
+    older = {name: each for name, each in json.loads(path.read_text()).items() if name != "asked"}
+    path.write_text(json.dumps(older))
+    only = dataclasses.replace(small, missing=False)
+    assert recordings.closed(only) == recordings.closed(small) == first
+    for change, told in (
+        ({"seed": 5}, "seed 1, but found 5"), ({"dtype": "float32"}, "dtype bfloat16, but found"),
+        ({"fits": older["fits"][1:]}, r"filters \[1, 4, 8\], but found \[4, 8\]"),
+        ({"fits": [each | {"decay": 0.5} for each in older["fits"]]}, "decays .*: 0.5"),
+    ):  # fmt: skip
+        path.write_text(json.dumps(older | change))
+        with pytest.raises(ValueError, match=f"seed1: expected {told}"):
+            recordings.closed(only)
+
+
+def test_recorded_softmax_is_read_again(small, found, monkeypatch):
     recording = recordings.frozen(small)
     closed = recordings.closed(small)
     label = {each.label: Recorded(each.label, {}, json.loads(json.dumps(each.results)))
@@ -249,6 +280,15 @@ def test_recorded_softmax_is_read_again(small, found):
     assert list(dropped[TEXT]) == [0.2, 0.5]
     run = recording.results["runs"]["8x3c-2pmax-2pave-dropout"]
     assert run["decay"][1] == pytest.approx(1 / (1 - ours.condition.share), rel=0.01)
+    # Other rates are no longer these results, also of a file that says its settings alone.
+    path = Path(small.runs) / "frozen" / "8x3c-2pmax-2pave-epochs1.json"
+    older = {name: each for name, each in json.loads(path.read_text()).items() if name != "asked"}
+    path.write_text(json.dumps(older))
+    assert recordings.frozen(small) == recording
+    with monkeypatch.context() as patched:
+        patched.setattr(recordings_closed, "RATES", dict(list(law.RATES.items())[:1]))
+        with pytest.raises(ValueError, match="epochs1: expected settings"):
+            recordings.frozen(dataclasses.replace(small, missing=False))
     # The figures take it.
     curve = Curve(FILTERS, np.ones((2, 10)) / np.arange(1, 11), 100)
     both = dataclasses.replace(

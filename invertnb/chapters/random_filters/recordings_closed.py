@@ -3,6 +3,7 @@
 `closed`: ridge classifiers at the sizes of Table 5, by number of filters. `frozen`: softmax
 classifiers trained on kept features, beside ridge and the spectrum of their problem. Every result
 has a file in a folder of `runs`; what is missing there is computed, `missing=False` only collects.
+A file says what it was asked for; one that was asked for something else is refused.
 """
 
 from __future__ import annotations
@@ -81,11 +82,12 @@ def closed(p: chapter.Parameters) -> notebook.Recording:
     runs = {}
     for text, filters, seed in points:
         name = f"{_slug(text)}-seed{seed}"
-        path = folder / f"{name}.json"
-        run = _kept(path, p.missing, lambda: make(text, filters, seed))  # noqa: B023
+        asked = {
+            "architecture": text, "seed": seed, "dtype": "bfloat16", "filters": filters,
+            "decays": DECAYS, "recipe": dataclasses.asdict(RANDOM),
+        }  # fmt: skip
+        run = _kept(folder / f"{name}.json", asked, data, lambda: make(text, filters, seed))  # noqa: B023
         if run is not None:
-            if (run["architecture"], run["seed"]) != (text, seed):
-                raise ValueError(f"{name} = {run['architecture']}: expected {text}, seed {seed}")
             runs[name] = run
     return _collected("closed", p, runs, len(points))
 
@@ -100,10 +102,21 @@ def frozen(p: chapter.Parameters) -> notebook.Recording:
         for text in FROZEN:
             name, asked = f"{_slug(text)}-{what}", asked + 1
             make = lambda: _frozen(p, data, text, what, folder)  # noqa: B023, E731
-            run = _kept(folder / f"{name}.json", p.missing, make)
+            run = _kept(folder / f"{name}.json", _asked(text, what), data, make)
             if run is not None:
                 runs[name] = run
     return _collected("frozen", p, runs, asked)
+
+
+def _asked(text: str, what: str) -> dict[str, Any]:
+    """All that decides a result of `frozen`, besides the data."""
+    parts = {
+        "condition": {"places": PLACES}, "dropout": {"dropout": DROPPED},
+        **dict.fromkeys(("ridge", "few"), {"filters": FILTERS, "decays": DECAYS}),
+    }  # fmt: skip
+    trained = {"settings": [dataclasses.asdict(each) for each in settings()]}
+    asked = {"architecture": text, "what": what, "recipe": dataclasses.asdict(RANDOM)}
+    return asked | parts.get(what, trained)
 
 
 def _frozen(
@@ -184,17 +197,46 @@ def _packed(found: Condition) -> dict[str, Any]:
     return _rounded(dataclasses.asdict(found) | packed)
 
 
-def _kept(path: Path, missing: bool, make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-    """The file's content, made first if it is missing and may be; None where it is not there."""
+def _kept(
+    path: Path, asked: Mapping[str, Any], data: Labelled | None,
+    make: Callable[[], dict[str, Any]],
+) -> dict[str, Any] | None:  # fmt: skip
+    """The file's content, made first if it is missing and there are data; else None.
+
+    Raises:
+        ValueError: it was made on other data, where these are given, or asked for something else.
+    """
+    asked = json.loads(json.dumps(asked))
     if not path.exists():
-        if not missing:
+        if data is None:
             return None
-        found = make()
+        found = make() | {"asked": asked}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
         part.replace(path)
-    return json.loads(path.read_text(encoding="utf-8"))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    told = _told(found)
+    if data is not None:
+        asked, told = asked | {"data": data.sha256}, told | {"data": found["data"]["sha256"]}
+    for name, want in asked.items():
+        if name in told and told[name] != want:
+            raise ValueError(f"{path.stem}: expected {name} {want}, but found {told[name]}")
+    for fit in found.get("fits", ()):
+        if fit["decay"] not in asked["decays"]:
+            raise ValueError(f"{path.stem}: expected decays {asked['decays']}: {fit['decay']}")
+    return found
+
+
+def _told(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says of what it was asked for: all, or in older files what the results show."""
+    names = ("architecture", "seed", "dtype", "what", "dropout")
+    told = {name: found[name] for name in names if name in found}
+    if "fits" in found:
+        told["filters"] = [each["filters"] for each in found["fits"]]
+    if "trained" in found:
+        told["settings"] = [each["setting"] for each in found["trained"]]
+    return told | found.get("asked", {})
 
 
 def _collected(
@@ -212,7 +254,7 @@ def _collected(
         for run in runs.values()
     })  # fmt: skip
     packed = {
-        name: {key: value for key, value in run.items() if key != "data"}
+        name: {key: value for key, value in run.items() if key not in ("data", "asked")}
         for name, run in runs.items()
     }
     results = {"data": data, "asked": asked, "note": p.note, "runs": packed}
