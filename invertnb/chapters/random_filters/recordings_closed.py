@@ -86,7 +86,8 @@ def closed(p: chapter.Parameters) -> notebook.Recording:
             "architecture": text, "seed": seed, "dtype": "bfloat16", "filters": filters,
             "decays": DECAYS, "recipe": dataclasses.asdict(RANDOM),
         }  # fmt: skip
-        run = _kept(folder / f"{name}.json", asked, data, lambda: make(text, filters, seed))  # noqa: B023
+        path = folder / f"{name}.json"
+        run = _kept(path, asked, data, lambda: make(text, filters, seed))  # noqa: B023
         if run is not None:
             runs[name] = run
     return _collected("closed", p, runs, len(points))
