@@ -12,7 +12,7 @@ from torch import Generator
 from invertnb.chapters.random_filters.inputs import KEPT
 from invertnb.chapters.random_filters.kept_images import SIZE, Step, drawn
 from invertnb.networks import Labelled
-from invertnb.networks.classifier import Classifier
+from invertnb.networks.classifier import Classifier, spread
 from invertnb.networks.notation import parse
 from invertnb.networks.ridge import ridge
 from invertnb.networks.training import CALIBRATION, SPLIT_SEED, Recipe, Run, fit
@@ -102,7 +102,7 @@ def classifiers(
             parse(f"({ratios[-1] * channels}){SIZE}c-2pmax{average}"), sets["train"][0],
             len(data.classes), learned=False, dropout=0.0, generator=generator(CLASSIFIERS + draw),
         )  # fmt: skip
-        net.calibrate(sets["train"][0][:CALIBRATION])
+        net.calibrate(spread(sets["train"][0], CALIBRATION))
         filters = [ratio * channels for ratio in ratios]
         fits = ridge(net, filters, DECAYS, dtype=torch.float32, **sets)
         found.append([each.test for each in fits])

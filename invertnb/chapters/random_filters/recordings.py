@@ -58,9 +58,10 @@ def _recording(
     }  # fmt: skip
     if not runs:
         raise ValueError(f"runs = {p.runs!r}: expected a folder with finished runs in {label}")
-    kinds = {run.data["label"]: run.data for run in runs.values()}
+    kinds = {run.data["sha256"]: run.data for run in runs.values()}
     if len(kinds) > 1:
-        raise ValueError(f"runs = {p.runs!r}: expected runs on one set of images: {list(kinds)}")
+        found = [f"{each['label']}, SHA-256 {each['sha256'][:16]}" for each in kinds.values()]
+        raise ValueError(f"runs = {p.runs!r}: expected runs on one set of images: {found}")
     (data,) = kinds.values()
     results = {
         "data": data, "asked": len(points), "note": p.note,
@@ -73,6 +74,8 @@ def _recording(
 
 def _finished(folder: Path, point: search.Point) -> Run:
     run = read_run(folder)
+    if run.architecture != str(point.architecture):
+        raise ValueError(f"{folder.name} = {run.architecture}: expected {point.architecture}")
     if run.recipe != dataclasses.asdict(point.recipe):
         raise ValueError(f"{folder.name} = {run.recipe}: expected {point.recipe}")
     return run
