@@ -110,6 +110,10 @@ def test_what_was_not_timed_stays_open():
     pooled = Row("keep", "2x64x28x28", "float32", "ours", 1.0, percent=79.0)
     assert held(pooled)["keep"] is False and held(pooled._replace(percent=81.0))["keep"] is True
     assert held(pooled._replace(size="2x64x28x28, channels last"))["keep"] is None
+    # 0 is a value, if a bad one; also beside others.
+    nothing = pooled._replace(percent=0.0)
+    assert held(nothing)["keep"] is held(pooled._replace(percent=81.0), nothing)["keep"] is False
+    assert held(float32=0.0)["TF32"] is False
 
 
 def test_a_gpu_without_the_task_is_said_to_be_without_it():
@@ -155,8 +159,15 @@ def test_only_what_ran_on_the_gpu_is_counted(tmp_path):
     rows = tested.count(tmp_path / "report.xml", selected, WHERE)
     tested.write(tmp_path / "tests.csv", rows)
     (found,) = tested.load(tmp_path / "tests.csv")
-    assert found[3:] == ("tests/kernels/test_a.py", 4, 1, 1) and found.left == 2
-    assert tested.table([found]).splitlines()[-1].split() == ["all", "1", "1", "2"]
+    assert found[3:] == ("tests/kernels/test_a.py", 4, 1, 1, 1) and found.left == 1
+    assert tested.table([found]).splitlines()[1].split() == ["passed", "failed", "skipped", "cut", "off"]
+    assert tested.table([found]).splitlines()[-1].split() == ["all", "1", "1", "1", "1"]
+    # A file of before the column.
+    lines = (tmp_path / "tests.csv").read_text().splitlines()
+    (tmp_path / "tests.csv").write_text("".join(f"{line.rpartition(',')[0]}\n" for line in lines))
+    (older,) = tested.load(tmp_path / "tests.csv")
+    assert older == found._replace(skipped=0) and older.left == 2
+    assert "skipped" not in tested.table([older])
     with pytest.raises(ValueError, match="more results than the 1 selected"):
         tested.count(tmp_path / "report.xml", SELECTED[:1], WHERE)
     with pytest.raises(ValueError, match="line 2: more results"):

@@ -143,8 +143,10 @@ def forecasts(run: Recording) -> list[Forecast]:
     fused, compiled = step.get("fista_step"), step.get("compiled")
     share = 100 * without.stake(RANDOM_FILTERS, "TF32", h200()).share
     rate = run.matrix.get("float32")
-    products = rate and literal and RANDOM_FILTERS.operations / rate * literal.row.items
-    most = products and 1 / (1 - products / literal.row.seconds)
+    most = None
+    if rate and literal:
+        products = RANDOM_FILTERS.operations / rate * literal.row.items
+        most = 1 / (1 - products / literal.row.seconds)
     found += [
         _of("fista_step is bound by memory", fused,
             lambda c: (0.75 <= c.excess <= 2, f"{two(c.excess)} times the time of its bytes")),
@@ -165,7 +167,7 @@ def forecasts(run: Recording) -> list[Forecast]:
 
 
 def _of(said: str, value: Any, judge: Callable[[Any], tuple[bool, str]]) -> Forecast:
-    if not value:
+    if value is None:  # 0 is a time, if a bad one
         return Forecast(None, said)
     held, found = judge(value)
     return Forecast(held, said, found)
@@ -174,7 +176,7 @@ def _of(said: str, value: Any, judge: Callable[[Any], tuple[bool, str]]) -> Fore
 def _pooling(run: Recording, task: str) -> Forecast:
     said = f"{task}: 80 % of the copy bandwidth"
     rows = [r for r in run.of(task, dtype="float32") if r.way == "ours" and "last" not in r.size]
-    least = min((r.percent for r in rows if r.percent), default=None)
+    least = min((r.percent for r in rows if r.percent is not None), default=None)
     return _of(said, least, lambda percent: (percent >= 80, f"{two(percent)} % at least"))
 
 

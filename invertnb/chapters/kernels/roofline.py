@@ -59,7 +59,7 @@ def shares(run: Recording) -> dict[str, float]:
     if sheet is None:
         return {}
     found = {"copy": run.copy, "TF32": run.matrix.get("float32"), "bfloat16": run.matrix.get("bfloat16")}
-    return {name: value / sheet[name] for name, value in found.items() if value}
+    return {name: value / sheet[name] for name, value in found.items() if value is not None}
 
 
 def table(operations: Sequence[Operation], ceilings: Ceilings) -> str:

@@ -16,6 +16,7 @@ FILE = "book/recorded/kernels_tests.csv"
 COMMAND = "pytest tests/core tests/kernels -k cuda --junitxml REPORT"
 DEVICE = "cuda"  # in the name of every test that runs on the GPU
 FIELDS = ("date", "device", "python", "torch", "triton", "file", "selected", "passed", "failed")
+SKIPPED = "skipped"  # a column that older files lack: nothing was skipped in their runs
 
 
 class Tested(NamedTuple):
@@ -28,11 +29,12 @@ class Tested(NamedTuple):
     selected: int
     passed: int
     failed: int
+    skipped: int = 0
 
     @property
     def left(self) -> int:
-        """Tests that did not run."""
-        return self.selected - self.passed - self.failed
+        """Tests without a result."""
+        return self.selected - self.passed - self.failed - self.skipped
 
 
 def count(report: Path, selected: Iterable[str], where: Mapping[str, str]) -> list[dict[str, str]]:
@@ -48,18 +50,20 @@ def count(report: Path, selected: Iterable[str], where: Mapping[str, str]) -> li
     """
     known = {i.strip() for i in selected if "::" in i and DEVICE in i}
     asked = Counter(node.partition("::")[0] for node in known)
-    passed, failed = Counter(), Counter()
+    passed, failed, skipped = Counter(), Counter(), Counter()
     for case in ElementTree.parse(report).iter("testcase"):
         file = (case.get("classname") or "").replace(".", "/") + ".py"
-        if DEVICE in (case.get("name") or "") and file in asked and case.find("skipped") is None:
+        if DEVICE in (case.get("name") or "") and file in asked:
             bad = case.find("failure") is not None or case.find("error") is not None
-            (failed if bad else passed)[file] += 1
+            out = case.find("skipped") is not None
+            (failed if bad else skipped if out else passed)[file] += 1
     for file, number in asked.items():
-        if passed[file] + failed[file] > number:
+        if passed[file] + failed[file] + skipped[file] > number:
             raise ValueError(f"{file}: more results than the {number} selected tests")
     return [
         {**where, "file": file, "selected": str(number), "passed": str(passed[file]),
-         "failed": str(failed[file])} for file, number in sorted(asked.items())
+         "failed": str(failed[file]), SKIPPED: str(skipped[file])}
+        for file, number in sorted(asked.items())
     ]  # fmt: skip
 
 
@@ -67,7 +71,7 @@ def write(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     """The CSV of one run, in place of the one before."""
     fresh = path.with_suffix(".part")
     with fresh.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer = csv.DictWriter(file, (*FIELDS, SKIPPED), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     fresh.replace(path)
@@ -82,7 +86,7 @@ def load(path: Path) -> list[Tested]:
     found = []
     for line, entry in lines_of(path, FIELDS):
         numbers = {name: number_of(entry[name], f"{path.name}, line {line}: {name}", whole=True)
-                   for name in ("selected", "passed", "failed")}  # fmt: skip
+                   for name in ("selected", "passed", "failed", SKIPPED) if name in entry}  # fmt: skip
         versions = ", ".join(f"{name} {entry[name]}" for name in ("python", "torch", "triton"))
         found.append(Tested(entry["date"], entry["device"], versions, entry["file"], **numbers))
         if found[-1].left < 0:
@@ -91,12 +95,18 @@ def load(path: Path) -> list[Tested]:
 
 
 def table(found: Iterable[Tested]) -> str:
-    """A line a file, and the sum; where nothing ran on a GPU, that."""
+    """A line a file, and the sum; where nothing ran on a GPU, that.
+
+    Skipped tests have a column where there are any.
+    """
     found = list(found)
     if not found:
         return f"tests on a GPU: none yet; the command is\n    {COMMAND}"
-    rows = [("", "passed", "failed", "cut off")]
-    counts = [(t.passed, t.failed, t.left) for t in found]
+    heads = {"passed": "passed", "failed": "failed", SKIPPED: SKIPPED, "left": "cut off"}
+    if not any(t.skipped for t in found):
+        del heads[SKIPPED]
+    rows = [("", *heads.values())]
+    counts = [tuple(getattr(t, name) for name in heads) for t in found]
     names = [t.file.removeprefix("tests/") for t in found]
     counts.append(tuple(map(sum, zip(*counts, strict=True))))
     for name, numbers in zip([*names, "all"], counts, strict=True):
