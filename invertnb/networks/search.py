@@ -127,12 +127,15 @@ def tried() -> list[Point]:
     ]  # fmt: skip
 
 
-def longer(epochs: Iterable[int] = (11, 33), width: int = 64, depth: int = 2) -> list[Point]:
-    """A narrow learned network with Table 1's recipe, trained for longer and longer."""
-    return [
-        Point(uniform(width, 3, depth), dataclasses.replace(LEARNED, epochs=n), f"learned-{n}-epochs")
-        for n in epochs
-    ]
+def steps(width: int = 64, epochs: int = 10, longer: int = 30) -> list[Point]:
+    """A narrow learned network with two layers: few steps, more steps, more epochs of these."""
+    base = dataclasses.replace(LEARNED, epochs=epochs)
+    more = dataclasses.replace(base, batch=125, rate=0.1)
+    named = {
+        f"learned-batch-{base.batch}": base, f"learned-batch-{more.batch}": more,
+        f"learned-batch-{more.batch}-epochs-{longer}": dataclasses.replace(more, epochs=longer),
+    }  # fmt: skip
+    return [Point(uniform(width, 3, 2), recipe, name) for name, recipe in named.items()]
 
 
 def grid(
@@ -234,10 +237,12 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         data = open_labelled(asked["data"], progress=True)
         change = {name: given[name] for name in changed if name in given}
-        recipes = {
-            row: dataclasses.replace(recipe, **change)
-            for row, recipe in (("learned", LEARNED), ("random", RANDOM))
-        }
+        if not data.real:  # fewer images, as a rule
+            change.setdefault("validation", len(data.train) // 5)
+            change.setdefault("batch", min(LEARNED.batch, max(2, len(data.train) // 30)))
+            change["pad"] = min(LEARNED.pad, data.train.shape[3] // 8)
+        rows = {"learned": LEARNED, "random": RANDOM} if asked["what"] == "table" else SHORT
+        recipes = {row: dataclasses.replace(recipe, **change) for row, recipe in rows.items()}
         options = {name: given[name] for name in ("seeds", *grids) if name in given}
         if asked["what"] == "grid":
             points = grid(recipes, side=data.train.shape[3], **options)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
@@ -267,12 +268,12 @@ def _fit(
             break
         start = time.monotonic()
         # A generator for each epoch: what follows a resumption is what would have followed anyway.
-        generator = torch.Generator().manual_seed(recipe.seed * 10**6 + epoch)
+        generator = torch.Generator().manual_seed(_seed(recipe, epoch, "order"))
         order = torch.randperm(len(train), generator=generator)[: steps * recipe.batch].to(device)
         lost, right = torch.zeros(2, device=device).unbind()
         net.train()
         with torch.random.fork_rng():  # dropout draws from torch's own
-            torch.manual_seed(recipe.seed * 10**6 + epoch)
+            torch.manual_seed(_seed(recipe, epoch, "dropout"))
             for step, some in enumerate(order.split(recipe.batch)):
                 rate = schedule(epoch * steps + step, recipe.epochs * steps, recipe)
                 for group in steps_by.param_groups:
@@ -347,6 +348,12 @@ def about(device: str, net: Classifier) -> dict[str, Any]:
         taken = encoder.takes(first.new_zeros((1, *first.shape[1:])).half(), first.half())
         found["encoder"] = "Triton kernel in layer 1" if taken else "plain PyTorch"
     return found
+
+
+def _seed(recipe: Recipe, epoch: int, purpose: str) -> int:
+    """Of one epoch's draws for one purpose; no two of all runs share a stream."""
+    words = np.random.SeedSequence((recipe.seed, epoch, *purpose.encode())).generate_state(2)
+    return int(words[0]) << 31 | int(words[1]) >> 1
 
 
 def _short(record: dict[str, float]) -> dict[str, float]:

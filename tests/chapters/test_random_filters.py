@@ -34,7 +34,7 @@ def recorded(label, runs, **more):
 @pytest.fixture(scope="module")
 def small():
     data = open_labelled("digits").first(200, 100, generator=torch.Generator().manual_seed(0))
-    given = inputs.Inputs(data, 2, 4, "cpu", {})
+    given = inputs.Inputs(data, range(2), 4, "cpu", {})
     return table1.compute(given, chapter.Parameters().generator)
 
 
@@ -72,14 +72,23 @@ def test_cells_gather_the_seeds_of_an_architecture_of_their_row():
 def test_one_seed_has_no_spread_and_no_verdict_hides_it():
     (cell,) = table1.cells(recorded("table1", [run(TABLE5["random"][0], False, test=0.66)]))
     assert cell.spread is None
-    found = verdicts._value(cell)
+    results = {"table1": Recorded("table1", {}, {"note": "a remark"})}
+    found = verdicts._value(SimpleNamespace(inputs=SimpleNamespace(recorded=results)), cell)
     assert found["value"] == 66.0 and "spread" not in found and "1 seed," in found["note"]
+    assert found["note"].endswith("; a remark")
 
 
 @pytest.mark.parametrize("best, expected", [(2, True), (1, True), (0, False)])
-def test_a_cell_is_unfinished_while_the_last_epochs_are_the_best(best, expected):
+def test_a_cell_is_late_if_the_last_epochs_are_the_best(best, expected):
     (cell,) = table1.cells(recorded("table1", [run(TABLE5["random"][0], False, best=best)]))
-    assert cell.unfinished is expected
+    assert cell.late is expected
+
+
+def test_overfitting_is_the_worst_run_in_points():
+    runs = [run(TABLE5["random"][0], False, seed=seed) for seed in range(2)]
+    runs[1]["history"] = dict(runs[1]["history"], train=[0.1, 0.9], validation=[0.5, 0.6])
+    (cell,) = table1.cells(recorded("table1", runs))
+    assert cell.overfit == pytest.approx(30)
 
 
 def test_choices_compare_at_the_largest_width_with_all_sizes():
@@ -88,16 +97,19 @@ def test_choices_compare_at_the_largest_width_with_all_sizes():
     (choice,) = table1.choices(recorded("grid", one + wide))
     assert (choice.width, choice.best, choice.published) == (64, 5, 5)
     assert choice.margin == 0 and choice.images == 5000
-    assert verdicts.chosen(choice)["value"] is True
+    assert list(verdicts.chosen(choice)["readings"].values()) == [True, True]
 
 
 def test_the_noise_of_a_difference_by_hand():
     choice = table1.Choice("learned", 2, 64, {3: 50.0, 5: 60.0, 7: 40.0}, 3, 100)
     # Two standard errors: 2 sqrt((.6 * .4 + .5 * .5) / 100), in points.
     assert choice.noise == pytest.approx(200 * (0.49 / 100) ** 0.5)
-    assert choice.margin == pytest.approx(10) and verdicts.chosen(choice)["value"] is True
+    assert choice.margin == pytest.approx(10)
+    assert list(verdicts.chosen(choice)["readings"].values()) == [True, False]
     more = dataclasses.replace(choice, images=1000)
-    assert more.noise < 10 and verdicts.chosen(more)["value"] is False
+    assert more.noise < 10
+    assert list(verdicts.chosen(more)["readings"].values()) == [False, False]
+    assert verdicts.chosen(more)["value"] is None  # widths were not compared
 
 
 def test_a_cell_without_runs_waits_for_a_gpu():

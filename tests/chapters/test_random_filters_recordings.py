@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from invertnb.chapters import random_filters as chapter
-from invertnb.chapters.random_filters import kept, kept_readers, recordings
+from invertnb.chapters.random_filters import kept, kept_readers, kept_study, recordings
 from invertnb.networks import Labelled, open_labelled, search
 from invertnb.networks.training import Recipe, Run
 
@@ -69,6 +69,17 @@ def test_a_folder_with_another_run_is_refused(tmp_path, tuned, change):
     (tmp_path / "tuning" / name / "run.json").write_text(json.dumps(tuned[name] | change))
     with pytest.raises(ValueError, match=f"{name} = .*: expected"):
         recordings.tuning(chapter.Parameters(study="tuning", runs=str(tmp_path), missing=False))
+
+
+def test_the_recorded_reader_is_the_one_that_was_asked_for(few, tmp_path):
+    data = {"label": few.label, "sha256": few.sha256, "real": few.real}
+    other = dataclasses.replace(kept_study.RECIPE, epochs=9)
+    write(tmp_path / "reader", kept_study.LEARNER, other, data)
+    with pytest.raises(ValueError, match="reader: expected the run of"):
+        kept_study.recorded(few, generator, tmp_path, progress=False)
+    write(tmp_path / "reader", kept_study.LEARNER, kept_study.RECIPE, data)
+    with pytest.raises(ValueError, match="reader = 'reader': expected net.safetensors beside"):
+        kept_study.recorded(few, generator, tmp_path, progress=False)
 
 
 def test_random_classifiers_are_calibrated_on_all_classes(few, monkeypatch):

@@ -36,8 +36,9 @@ class Parameters(notebook.Parameters):
     )  # fmt: skip
     seeds: int = parameter(3, minimum=2, help="runs of each kind")
     width: int = parameter(32, minimum=4, help="filters in each layer of the small networks")
+    widths: tuple[int, ...] = parameter((64, 256), minimum=1, help="filters of the recorded grid")
     study: str = parameter(
-        "table", choices=("table", "grid", "tuning", "longer", "closed", "frozen", "kept"),
+        "table", choices=("table", "grid", "tuning", "steps", "closed", "frozen", "kept"),
         help="what --record computes",
     )  # fmt: skip
     runs: str = parameter("runs", path=True, help="folder of the runs that --record makes")
@@ -88,7 +89,9 @@ def draw(data: Data) -> Figure:
 
 def gather(p: Parameters) -> Inputs:
     """The images that the parameters name, and what was recorded."""
-    return inputs.gather(p.data, p.seeds, p.width, p.device, load_recorded("random_filters"))
+    # Blocks of 1000, so that runs of another `seed` are other runs.
+    own = range(1000 * p.seed, 1000 * p.seed + p.seeds)
+    return inputs.gather(p.data, own, p.width, p.device, load_recorded("random_filters"))
 
 
 def recording(parameters: Parameters) -> Recording:

@@ -143,7 +143,7 @@ def compute(inputs: Inputs, generator: Callable[[int], Generator]) -> Coherent:
     """
     data = fewer(inputs.data)
     architecture = parse("-".join([f"({inputs.width}){SIZE}c-2pmax"] * 2))
-    live = train(architecture, data, range(inputs.seeds), inputs.device)
+    live = train(architecture, data, inputs.seeds, inputs.device)
     draw = generator(COHERENT)
     random = tuple(
         torch.stack([coherence(torch.randn(K, d, 1, generator=draw)) for _ in range(DRAWS)])

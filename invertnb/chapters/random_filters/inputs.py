@@ -22,14 +22,14 @@ class Inputs:
 
     Attributes:
         data: CIFAR-10, or the stand-in that `data.label` names.
-        seeds: runs of each kind, with seeds 0, 1, ...
+        seeds: of the runs of each kind.
         width: filters in each layer of the small networks.
         device: where they are computed.
         recorded: what was recorded elsewhere, by label.
     """
 
     data: Labelled
-    seeds: int
+    seeds: range
     width: int
     device: str
     recorded: Mapping[str, Recorded]
@@ -50,7 +50,7 @@ class Inputs:
 
 
 def gather(
-    source: str, seeds: int, width: int, device: str, recorded: Mapping[str, Recorded]
+    source: str, seeds: range, width: int, device: str, recorded: Mapping[str, Recorded]
 ) -> Inputs:
     """Open the images: 5,000 + 2,000 of CIFAR-10, or all digits."""
     return Inputs(open_labelled(source, limit=(TRAIN, TEST)), seeds, width, device, recorded)

@@ -13,16 +13,56 @@ from torch import Generator
 
 from invertnb import check
 from invertnb.chapters.random_filters import kept, kept_readers
+from invertnb.chapters.random_filters.inputs import KEPT
 from invertnb.networks import Labelled
 from invertnb.networks.classifier import Classifier
 from invertnb.networks.labelled import evenly
 from invertnb.networks.notation import parse
-from invertnb.networks.training import DTYPES, Recipe, read_run
+from invertnb.networks.training import DTYPES, Recipe, fit, read_run
 
 TESTED = 2000
 LEARNER = "(64)3c-2pmax-(128)3c-2pmax-(128)3c-2pmax"
 RECIPE = Recipe(epochs=10, patience=50, batch=125, dropout=0.2)
 STATE = "net.safetensors"
+SUBSET = KEPT + 60  # stream
+#: What is recorded: readers of reconstructions, and ridge, learn from so many images.
+IMAGES, SHOWN = 12_000, 1000
+SMALLER = "(32)3c-2pmax-(64)3c-2pmax"
+SMALLER_RECIPE = Recipe(epochs=8, patience=50, batch=100, validation=2000, dropout=0.2)
+
+
+def recorded(
+    data: Labelled, generator: Callable[[int], Generator], work: Path, *, device: str = "cpu",
+    progress: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """The study at the size that is recorded: a reader of all images, smaller ones of fewer.
+
+    Args:
+        data: CIFAR-10.
+        generator: a fresh generator for each stream.
+        work: a folder; what is finished there is not computed again.
+        device: "cpu" or "cuda".
+        progress: show bars.
+
+    Raises:
+        ValueError: in `work` is another reader, or one without its state dict.
+    """
+    reader = work / "reader"
+
+    def save(net: Classifier) -> None:
+        state = {name: value.contiguous().cpu() for name, value in net.state_dict().items()}
+        save_file(state, reader / STATE)
+
+    # A finished run is read, and refused if it is another one.
+    fit(parse(LEARNER), RECIPE, data, reader, device=device, progress=progress, after=save)
+    if not (reader / STATE).exists():
+        both = f"{STATE} beside run.json; without both it is trained anew"
+        check.fail("reader", reader.name, both)
+    some = data.first(IMAGES, 2 * SHOWN, generator=generator(SUBSET))
+    return study(
+        some, generator, work, reader=reader, tested=SHOWN, learner=SMALLER,
+        recipe=SMALLER_RECIPE, device=device, progress=progress,
+    )
 
 
 def study(

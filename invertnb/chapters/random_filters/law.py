@@ -145,7 +145,7 @@ def compute(inputs: Inputs, generator: Callable[[int], Generator]) -> Law:
     K = architecture.layers[0].filters
     filters = tuple(2**i for i in range(K.bit_length()))
     errors, seen, first = [], [], None
-    for seed in range(inputs.seeds):
+    for seed in range(len(inputs.seeds)):
         sets, net = features(inputs, architecture, generator(LAW + seed))
         fits = ridge(Read(net), filters, DECAYS, dtype=torch.float32, **sets)
         errors.append([1 - each.test for each in fits])

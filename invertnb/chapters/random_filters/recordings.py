@@ -13,6 +13,7 @@ from typing import Any
 
 from invertnb import notebook
 from invertnb.chapters import random_filters as chapter
+from invertnb.chapters.random_filters import kept_study
 from invertnb.chapters.random_filters.recordings_closed import closed, frozen  # noqa: F401
 from invertnb.networks import search
 from invertnb.networks.labelled import open_labelled
@@ -24,12 +25,13 @@ CURVES = ("loss", "train", "validation", "seconds")
 
 def table(p: chapter.Parameters) -> notebook.Recording:
     """The six cells of Table 1 at the paper's sizes."""
-    return _recording("table1", p, search.table({"learned": search.LEARNED, "random": search.RANDOM}, range(3), search.EPOCHS))
+    recipes = {"learned": search.LEARNED, "random": search.RANDOM}
+    return _recording("table1", p, search.table(recipes, range(3), search.EPOCHS))
 
 
 def grid(p: chapter.Parameters) -> notebook.Recording:
     """Depth, filter size and number of filters around them."""
-    return _recording("grid", p, search.grid(search.SHORT, widths=(64, 256)))
+    return _recording("grid", p, search.grid(search.SHORT, widths=p.widths))
 
 
 def tuning(p: chapter.Parameters) -> notebook.Recording:
@@ -37,9 +39,17 @@ def tuning(p: chapter.Parameters) -> notebook.Recording:
     return _recording("tuning", p, search.tried())
 
 
-def longer(p: chapter.Parameters) -> notebook.Recording:
-    """What more epochs give, at 64 filters."""
-    return _recording("longer", p, search.longer())
+def steps(p: chapter.Parameters) -> notebook.Recording:
+    """What more steps give in the same epochs, at 64 filters."""
+    return _recording("steps", p, search.steps())
+
+
+def kept(p: chapter.Parameters) -> notebook.Recording:
+    """How one step's reconstructions of CIFAR-10 are read."""
+    data = open_labelled(p.data)
+    results = kept_study.recorded(data, p.generator, Path(p.runs) / "kept", device=p.device)
+    read = {"data": f"{data.label}, SHA-256 {data.sha256[:16]}"}
+    return notebook.Recording("kept", read, results | {"note": p.note})
 
 
 def _recording(

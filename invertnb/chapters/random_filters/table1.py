@@ -78,7 +78,7 @@ def compute(inputs: Inputs, generator: Callable[[int], torch.Generator]) -> Smal
                         inputs.data, Path(folder) / f"{row}-{depth}-{seed}",
                         device=inputs.device, progress=False,
                     )
-                    for seed in range(inputs.seeds)
+                    for seed in inputs.seeds
                 ]  # fmt: skip
     return Small(inputs.data.label, inputs.data.real, runs)
 
@@ -125,9 +125,18 @@ class Cell:
         return statistics.stdev(self.accuracies) if len(self.runs) > 1 else None
 
     @property
-    def unfinished(self) -> bool:
+    def late(self) -> bool:
         """Whether the best validation accuracy came within the last two epochs, in every run."""
         return all(run["best"] >= len(run["history"]["train"]) - 1 for run in self.runs)
+
+    @property
+    def overfit(self) -> float:
+        """Points by which training exceeds validation accuracy in the last epoch, at most.
+
+        Training accuracy is that of augmented images during the epoch, with dropout.
+        """
+        last = [[run["history"][name][-1] for name in ("train", "validation")] for run in self.runs]
+        return max(100 * (train - held) for train, held in last)
 
 
 def cells(recorded: Mapping[str, Recorded]) -> list[Cell]:
@@ -181,7 +190,7 @@ class Choice:
         """Two standard errors of a difference of two such accuracies, in points.
 
         Binomial, as if the two networks erred independently: they err on many images together, so
-        this is an upper bound.
+        this is wide.
         """
         share = [self.sizes[size] / 100 for size in (self.best, self.published)]
         return 200 * (sum(each * (1 - each) for each in share) / self.images) ** 0.5
