@@ -114,7 +114,7 @@ def test_the_kernel_of_independent_filters_comes_nearer_as_a_root():
 
 @pytest.fixture(scope="module")
 def inputs() -> Inputs:
-    return Inputs(open_labelled("digits", limit=(400, 100)), 2, 4, "cpu", {})
+    return Inputs(open_labelled("digits", limit=(400, 100)), range(2), 4, "cpu", {})
 
 
 @pytest.fixture(scope="module")
