@@ -86,12 +86,12 @@ class Sweep:
         path = self.record(point)
         # A record from another sweep has that one's axes: what is this sweep's own comes last.
         entry = {
+            "parameters": dict(point.parameters),  # an answer has the defaults, too
             **answer,
             "chapter": self.chapter.name,
             "grid": dict(point.place),
             "profile": self.profile,
             "fingerprint": point.fingerprint,
-            "parameters": dict(point.parameters),
         }
         if notebook := entry.pop("notebook", None):
             notebooks.write_bytes(f"{notebook.rstrip()}\n".encode(), path.with_suffix(".ipynb"))
