@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from invertnb import check
 from invertnb.encoder import Moments, encode, response_moments
-from invertnb.networks.notation import Architecture, Layer
+from invertnb.networks.notation import Architecture, ConvolutionLayer
 
 # Up to this many entries M l^2 of a filter, the moments of the responses come from the patches'
 # covariance, which is exact over the whole training set; beyond it, from responses to a part of it.
@@ -56,7 +56,7 @@ class RandomLayer(nn.Module):
     scale and bias can undo.
     """
 
-    def __init__(self, channels: int, layer: Layer, generator: torch.Generator) -> None:
+    def __init__(self, channels: int, layer: ConvolutionLayer, generator: torch.Generator) -> None:
         super().__init__()
         shape = (layer.filters, channels, layer.size, layer.size)
         self.layer = layer
@@ -94,7 +94,7 @@ class RandomLayer(nn.Module):
 class LearnedLayer(nn.Sequential):
     """Convolution, batch norm, ReLU, max pooling; all learned."""
 
-    def __init__(self, channels: int, layer: Layer) -> None:
+    def __init__(self, channels: int, layer: ConvolutionLayer) -> None:
         conv = nn.Conv2d(channels, layer.filters, layer.size, padding=layer.padding, bias=False)
         super().__init__(
             conv, nn.BatchNorm2d(layer.filters), nn.ReLU(inplace=True), nn.MaxPool2d(layer.pool)

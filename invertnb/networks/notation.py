@@ -13,7 +13,7 @@ LIMIT = 6  # digits of a number: a typing error, not a network
 
 
 @dataclass(frozen=True)
-class Layer:
+class ConvolutionLayer:
     """Convolution with stride 1, batch norm, ReLU and max pooling.
 
     Attributes:
@@ -52,7 +52,7 @@ class Architecture:
         average: side of the average pooling windows; 1 averages nothing.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[ConvolutionLayer, ...]
     average: int = 1
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ def parse(text: str) -> Architecture:
     """
     if not isinstance(text, str):
         check.fail("architecture", text, "a string as (2048)5c-2pmax-4pave")
-    layers: list[Layer] = []
+    layers: list[ConvolutionLayer] = []
     average, at = 1, 0
     while True:
         part = _PART.match(text, at)
@@ -117,7 +117,7 @@ def parse(text: str) -> Architecture:
                 _point(text, at, "nothing after average pooling")
             if int(size) % 2 == 0:
                 _point(text, part.start("size"), "an odd filter size")
-            layers.append(Layer(int(filters), int(size), 1))
+            layers.append(ConvolutionLayer(int(filters), int(size), 1))
         else:
             if filters is not None:
                 _point(text, at, "a number of filters before convolutions only")
@@ -132,7 +132,7 @@ def parse(text: str) -> Architecture:
             elif layers[-1].pool > 1:
                 _point(text, at, "one max pooling at most after a convolution")
             else:
-                layers[-1] = Layer(layers[-1].filters, layers[-1].size, int(size))
+                layers[-1] = ConvolutionLayer(layers[-1].filters, layers[-1].size, int(size))
         at = part.end()
         if at == len(text):
             return Architecture(tuple(layers), average)

@@ -22,7 +22,7 @@ import torch
 
 from invertnb.networks.classifier import Classifier
 from invertnb.networks.labelled import Labelled, open_labelled
-from invertnb.networks.notation import Architecture, Layer, parse
+from invertnb.networks.notation import Architecture, ConvolutionLayer, parse
 from invertnb.networks.training import Recipe, Run, fit
 
 # Table 5; the cells of Table 1 in the same order.
@@ -92,7 +92,7 @@ class Point:
 
 def uniform(width: int, size: int, depth: int, side: int = 32) -> Architecture:
     """`depth` equal layers with 2 x 2 max pooling, averaged to 4 x 4 as in Table 5."""
-    layers = (Layer(width, size, 2),) * depth
+    layers = (ConvolutionLayer(width, size, 2),) * depth
     return Architecture(layers, max(1, side // 2**depth // SEEN))
 
 

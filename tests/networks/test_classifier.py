@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from invertnb.networks import classifier
 from invertnb.networks.classifier import Classifier, LearnedLayer, RandomLayer, Standardize, spread
-from invertnb.networks.notation import Layer, parse
+from invertnb.networks.notation import ConvolutionLayer, parse
 
 
 def images(count: int, *shape: int, seed: int = 0) -> torch.Tensor:

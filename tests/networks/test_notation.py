@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invertnb.networks.notation import LIMIT, Architecture, Layer, parse
+from invertnb.networks.notation import LIMIT, Architecture, ConvolutionLayer, parse
 from invertnb.networks.search import TABLE5
 
 NUMBERS = st.integers(1, 10**LIMIT - 1)
-LAYERS = st.builds(Layer, NUMBERS, st.integers(0, 20).map(lambda half: 2 * half + 1), NUMBERS)
+LAYERS = st.builds(ConvolutionLayer, NUMBERS, st.integers(0, 20).map(lambda half: 2 * half + 1), NUMBERS)
 ARCHITECTURES = st.builds(
     Architecture, st.lists(LAYERS, min_size=1, max_size=5).map(tuple), NUMBERS
 )
@@ -23,9 +23,9 @@ def test_table_5_parses_and_prints_back(text):
 
 def test_each_part_lands_in_its_place():
     found = parse("(2048)5c-(16)1c-3pmax-(7)3c-2pmax-4pave")
-    assert found.layers == (Layer(2048, 5, 1), Layer(16, 1, 3), Layer(7, 3, 2))
+    assert found.layers == (ConvolutionLayer(2048, 5, 1), ConvolutionLayer(16, 1, 3), ConvolutionLayer(7, 3, 2))
     assert found.average == 4
-    assert parse("(1)1c") == Architecture((Layer(1, 1, 1),), 1)
+    assert parse("(1)1c") == Architecture((ConvolutionLayer(1, 1, 1),), 1)
 
 
 @given(ARCHITECTURES)
@@ -122,11 +122,11 @@ def test_shapes_by_hand():
 
 def test_what_no_network_can_be_is_refused(refuses):
     refuses(lambda: parse(b"(8)3c"), "architecture", "a string")
-    refuses(lambda: Layer(0, 3, 1), "filters = 0")
-    refuses(lambda: Layer(8, 4, 1), "size = 4", "an odd side")
-    refuses(lambda: Layer(8, 3, 0), "pool = 0")
+    refuses(lambda: ConvolutionLayer(0, 3, 1), "filters = 0")
+    refuses(lambda: ConvolutionLayer(8, 4, 1), "size = 4", "an odd side")
+    refuses(lambda: ConvolutionLayer(8, 3, 0), "pool = 0")
     refuses(lambda: Architecture(()), "layers", "one layer at least")
-    refuses(lambda: Architecture((Layer(8, 3, 1),), 0), "average = 0")
+    refuses(lambda: Architecture((ConvolutionLayer(8, 3, 1),), 0), "average = 0")
     deep = parse("(8)3c-4pmax-(8)3c-4pmax")
     refuses(lambda: deep.shapes((3, 16, 15)), "image = (3, 16, 15)", str(deep))
     refuses(lambda: parse("(8)3c-5pave").features((3, 4, 4)), "image = (3, 4, 4)")

@@ -15,7 +15,7 @@ from invertnb import notebook
 from invertnb.networks import search
 from invertnb.networks.notation import Architecture, parse
 from invertnb.networks.search import Point
-from invertnb.notebook import PALETTE, Choice, Explorer, Recorded, View, figure, load_recorded
+from invertnb.notebook import PALETTE, Choice, Explorer, View, figure, load_recorded
 from invertnb.notebook.figures import Figure
 
 ROWS = ("learned", "random")
@@ -92,7 +92,7 @@ class Study:
         recorded: of the chapter, by label.
     """
 
-    def __init__(self, recorded: Mapping[str, Recorded]) -> None:
+    def __init__(self, recorded: Mapping[str, Any]) -> None:
         self.recorded = recorded
 
     def cell(self, width: str, size: int, depth: int, row: str) -> Cell:

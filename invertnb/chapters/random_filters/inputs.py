@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -32,7 +33,7 @@ class Inputs:
     seeds: range
     width: int
     device: str
-    recorded: Mapping[str, Recorded]
+    recorded: Mapping[str, Any]
 
     @property
     def side(self) -> int:

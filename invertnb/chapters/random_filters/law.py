@@ -21,7 +21,7 @@ from invertnb.chapters.random_filters.law_fits import Curve, Judged, judge
 from invertnb.networks import frozen
 from invertnb.networks.classifier import Classifier, spread
 from invertnb.networks.frozen import Condition, Read, Set, Setting, Softmax
-from invertnb.networks.notation import Architecture, Layer
+from invertnb.networks.notation import Architecture, ConvolutionLayer
 from invertnb.networks.ridge import moments, ridge
 from invertnb.networks.search import RANDOM
 from invertnb.networks.training import Recipe
@@ -216,7 +216,7 @@ def network(inputs: Inputs) -> Architecture:
     each = (inputs.side // 2 // average) ** 2
     filters = min(MULTIPLE * inputs.width, FEATURES[small] // each)
     filters = 2 ** (filters.bit_length() - 1)  # the largest power of two among them
-    return Architecture((Layer(filters, 3 if small else 5, 2),), average)
+    return Architecture((ConvolutionLayer(filters, 3 if small else 5, 2),), average)
 
 
 def features(
