@@ -35,7 +35,7 @@ def draw_table1(data: Any) -> Figure:
         )  # fmt: skip
     ax.set(
         xticks=DEPTHS, xticklabels=CELLS, ylabel="accuracy on CIFAR-10's test images, %",
-        xlim=(0.8, 3.2),
+        xlim=(0.8, 3.2), ylim=(58, 104),
     )  # fmt: skip
     ax.legend(fontsize=9.5, loc="upper left", frameon=False)
     return canvas
