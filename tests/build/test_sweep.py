@@ -247,11 +247,14 @@ def test_an_interrupt_stops_a_sweep_at_once(toy, monkeypatch):
 
     monkeypatch.setattr(workers, "compute", point)
     planned = sweeps.plan(chapter(toy.root, "layer_as_matrix"), ["seed=1"], {})
+    # A shell's background job is started with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             sweeps.run(planned, Console(quiet=True))
         assert not ended
     finally:
+        signal.signal(signal.SIGINT, before)
         stop.set()
 
 
