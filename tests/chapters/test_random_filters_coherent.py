@@ -135,7 +135,7 @@ def test_everything_without_recordings_and_its_picture(data, monkeypatch):
             for rate in coherent.RATES for seed in seeds
         ),
     )  # fmt: skip
-    given = inputs.Inputs(data, 2, 8, "cpu", {})
+    given = inputs.Inputs(data, range(2), 8, "cpu", {})
     found = coherent.compute(given, lambda stream: torch.Generator().manual_seed(stream))
     assert found.runs == () and found.learned() == [] and len(found.live) == 6
     assert found.architecture == "(8)3c-2pmax-(8)3c-2pmax"
