@@ -14,7 +14,7 @@ from invertnb.notebook import Recorded
 #: Streams of the chapter's random draws, `parameters.generator(stream)`, a block for each part.
 TABLE, LAW, KEPT, COHERENT, EXPLORED = range(0, 500, 100)
 #: Images that the book's small version looks at, where CIFAR-10 is there: training and test.
-TRAIN, TEST = 5000, 2000
+TRAIN, TEST = 5000, 1000
 
 
 @dataclass(frozen=True)
@@ -53,5 +53,5 @@ class Inputs:
 def gather(
     source: str, seeds: range, width: int, device: str, recorded: Mapping[str, Recorded]
 ) -> Inputs:
-    """Open the images: 5,000 + 2,000 of CIFAR-10, or all digits."""
+    """Open the images: 5,000 + 1,000 of CIFAR-10, or all digits."""
     return Inputs(open_labelled(source, limit=(TRAIN, TEST)), seeds, width, device, recorded)

@@ -40,7 +40,8 @@ SHARES = (0.5, 1 / 8, 1 / 32, 1 / 128)  # 4, 1, 1/4 and 1/16 times as many numbe
 STEPS = (2, 3)
 RETRAINED = (1, 4, MANY)  # filters for each channel
 READER = "(16)3c-2pmax-(32)3c-2pmax"
-TESTED = 500  # large images, so many of which a page can read
+LEARNED, SUBSET = 1500, 80  # large images to learn from, and the stream that draws them
+TESTED = 100  # large images, so many of which a page can read
 SHOWN = 8  # pictures
 LIVE = ("pictures", "desk")  # what a record does not have
 
@@ -165,11 +166,13 @@ def settings() -> list[Step]:
 def compute(inputs: Inputs, generator: Callable[[int], Generator]) -> Kept:
     """The images of this page, read by a small network that is trained on them here."""
     data, readers = inputs.data, []
+    large = data.train.shape[2] >= LARGE
+    if large:
+        data = data.first(LEARNED, generator=generator(KEPT + SUBSET))
     with tempfile.TemporaryDirectory() as folder:
         runs = again(
             READER, recipe(data), data, RETRAINED, generator, Path(folder), after=readers.append
         )
-    large = data.train.shape[2] >= LARGE
     draws = 1 if large else DRAWS
     random = classifiers(data, RATIOS, generator, draws)
     if large:

@@ -21,7 +21,7 @@ from invertnb.networks.training import CALIBRATION, SPLIT_SEED, Recipe, Run, fit
 CLASSIFIERS = KEPT + 40
 LARGE = 16  # side from which images are large
 DECAYS = (1e-3, 1e-2)  # of the ridge classifiers
-EPOCHS = 10
+EPOCHS, FEW_EPOCHS = 10, 3  # few for large images
 
 
 def again(
@@ -46,7 +46,7 @@ def recipe(data: Labelled) -> Recipe:
     """Of a small reader: shifts by a pixel for small images, no mirrored digits."""
     small = data.train.shape[2] < LARGE
     return Recipe(
-        epochs=EPOCHS, batch=50, validation=len(data.train) // 8, pad=1 if small else 4,
+        epochs=EPOCHS if small else FEW_EPOCHS, batch=50, validation=len(data.train) // 8, pad=1 if small else 4,
         mirror=not small, dropout=0.2, dtype="float32",
     )  # fmt: skip
 
